@@ -1,0 +1,173 @@
+"""Trees of tensors and plain values, on disk and back: one safetensors file, written whole or not at all, no pickle.
+
+The tree's shape travels as JSON in the file's header, so reading one never runs code; classes of dataclasses come
+back as ``Struct``. Tensors are memory-mapped: nothing is read until it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.tensors import Struct, is_namedtuple, is_record, parts
+
+FORMAT = "inspector/1"
+
+
+class ArchiveError(ValueError):
+    """The file is not one that this library wrote whole: truncated, tampered with, or of another kind."""
+
+
+def save(path: str | Path, tree: Any, *, kind: str) -> Path:
+    """Write ``tree`` (tensors, arrays, numbers, text, None, nested) to one file, atomically.
+
+    ``kind`` names what the tree is; ``load`` checks it. Raises TypeError for a value that is none of these.
+    """
+    tensors: dict[str, Tensor] = {}
+    header = {"inspector": json.dumps({"format": FORMAT, "kind": kind, "tree": _encode(tree, tensors, {})})}
+    from safetensors.torch import save_file
+
+    return _whole(Path(path), lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def load(path: str | Path, *, kind: str) -> Any:
+    """Read a tree back; tensors map the file. Raises FileNotFoundError, or ArchiveError that says what is wrong."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist or is no file; give the path that .save() was given")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("inspector", "null"))
+            _check(header, kind, path)
+            return _decode(header["tree"], file.get_tensor)
+    except (SafetensorError, json.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ArchiveError(f"{path} is truncated or was changed ({error}); save the {kind} again") from error
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    return _whole(Path(path), lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def _check(header: Any, kind: str, path: str | Path) -> None:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ArchiveError(f"{path} is a safetensors file but not one of inspector's; it has no {FORMAT!r} header")
+    if header["kind"] != kind:
+        raise ArchiveError(f"{path} holds a {header['kind']}, not a {kind}; use {header['kind']}.load")
+
+
+def _whole(path: Path, write: Any) -> Path:
+    """Write beside the target, flush to the disk, then rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which nobody asked for
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _encode(value: Any, tensors: dict[str, Tensor], seen: dict[int, Any]) -> Any:
+    if isinstance(value, Tensor):
+        return _encode_tensor(value, tensors, seen)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return {"$array": _encode_tensor(torch.from_numpy(np.ascontiguousarray(value)), tensors, {})}
+    if isinstance(value, np.generic):
+        return _encode(value.item(), tensors, seen)
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)):
+        return value if _is_json_number(value) else {"$float": str(value)}
+    return _encode_nested(value, tensors, seen)
+
+
+def _is_json_number(value: float) -> bool:
+    return isinstance(value, int) or (value == value and abs(value) != float("inf"))
+
+
+def _encode_nested(value: Any, tensors: dict[str, Tensor], seen: dict[int, Any]) -> Any:
+    if is_namedtuple(value) or is_record(value):
+        return {"$struct": [[k, _encode(v, tensors, seen)] for k, v in parts(value)], "class": type(value).__name__}
+    if isinstance(value, Mapping):
+        return {"$map": [[_encode(k, tensors, seen), _encode(v, tensors, seen)] for k, v in value.items()]}
+    if isinstance(value, (tuple, list, set, frozenset, range)):
+        name = "$list" if isinstance(value, list) else "$tuple"
+        return {name: [_encode(item, tensors, seen) for item in value]}
+    raise TypeError(
+        f"cannot save a {type(value).__name__}: only tensors, arrays, numbers, text, None and nestings of them are "
+        "written, so that reading never runs code; convert it first"
+    )
+
+
+def _encode_tensor(tensor: Tensor, tensors: dict[str, Tensor], seen: dict[int, Any]) -> Any:
+    if id(tensor) in seen:
+        return seen[id(tensor)]
+    real = tensor.detach().resolve_conj().resolve_neg()
+    if real.is_nested or real.layout != torch.strided:
+        note = {"$nested" if real.is_nested else "$sparse": _pieces(real, tensors)}
+    else:
+        complex_ = real.is_complex()
+        name = f"t{len(tensors)}"
+        tensors[name] = torch.view_as_real(real).cpu().clone().contiguous() if complex_ else _dense(real)
+        note = {"$complex" if complex_ else "$tensor": name}
+    seen[id(tensor)] = note
+    return note
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Its own contiguous memory on the CPU, because safetensors refuses tensors that share a storage."""
+    return tensor.to("cpu").clone(memory_format=torch.contiguous_format)
+
+
+def _pieces(tensor: Tensor, tensors: dict[str, Tensor]) -> Any:
+    if tensor.is_nested:
+        return [_encode_tensor(item, tensors, {}) for item in tensor.unbind()]
+    sparse = tensor.to_sparse_coo().coalesce()
+    return [_encode_tensor(t, tensors, {}) for t in (sparse.indices(), sparse.values())] + [list(tensor.shape)]
+
+
+def _decode(node: Any, get: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    mark, content = next(iter(node.items()))
+    return _DECODERS[mark](content, get)
+
+
+def _sparse(content: Any, get: Any) -> Tensor:
+    indices, values, shape = _decode(content[0], get), _decode(content[1], get), content[2]
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=True).coalesce()
+
+
+_DECODERS: dict[str, Any] = {
+    "$tensor": lambda content, get: get(content),
+    "$complex": lambda content, get: torch.view_as_complex(get(content)),
+    "$array": lambda content, get: _decode(content, get).numpy(),
+    "$nested": lambda content, get: torch.nested.nested_tensor([_decode(item, get) for item in content]),
+    "$sparse": _sparse,
+    "$float": lambda content, get: float(content),
+    "$struct": lambda content, get: Struct({key: _decode(item, get) for key, item in content}),
+    "$map": lambda content, get: {_decode(key, get): _decode(item, get) for key, item in content},
+    "$list": lambda content, get: [_decode(item, get) for item in content],
+    "$tuple": lambda content, get: tuple(_decode(item, get) for item in content),
+}

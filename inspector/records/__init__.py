@@ -1,0 +1,32 @@
+"""The waist: all nouns with their reprs. Makers write them, viewers read them, and neither imports the other."""
+
+from inspector.records.assessment import Assessment
+from inspector.records.attribution import Attribution, Cost
+from inspector.records.coverage import Coverage, Status
+from inspector.records.history import Finding, History, Stats
+from inspector.records.samples import Samples, Task, as_samples
+from inspector.records.scores import Comparison, Curve, Scores
+from inspector.records.store import Call, NotCapturedError, Store
+from inspector.records.summary import Row, Summary
+
+__all__ = [
+    "Assessment",
+    "Attribution",
+    "Call",
+    "Comparison",
+    "Cost",
+    "Coverage",
+    "Curve",
+    "Finding",
+    "History",
+    "NotCapturedError",
+    "Row",
+    "Samples",
+    "Scores",
+    "Stats",
+    "Status",
+    "Store",
+    "Summary",
+    "Task",
+    "as_samples",
+]

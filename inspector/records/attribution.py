@@ -1,0 +1,135 @@
+"""Attribution: how much each part of the input (or of a layer) counted for the target, and how that was worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inspector.records.samples import Samples
+from inspector.records.saved import Saved
+from inspector.tensors import parts, shape_text, walk
+
+
+class Cost(NamedTuple):
+    """What an answer took: passes through the model, examples in them, and wall-clock seconds."""
+
+    forwards: int = 0
+    backwards: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution(Saved):
+    """One method's answer for a batch.
+
+    values: nested as what was explained; each tensor has the shape of what it explains. axes: which axes of the values
+    are positions (the others are summed in ``heat``); per input where several are explained; None where there are none.
+    delta: (batch,) signed, the sum of the values minus the difference of outputs; None where the method does not claim
+    that they are equal. model: class, parameter checksum, seed and versions of what was explained.
+    """
+
+    values: Any
+    samples: Samples
+    target: Any = None
+    method: str = ""
+    layer: str | None = None
+    baselines: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    delta: Tensor | None = None
+    cost: Cost = Cost()
+    axes: Any = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def heat(self) -> Tensor:
+        """One signed number per position of what was explained, summed over the other axes; 0 where padded.
+
+        (batch, height, width) for images and their layers, (batch, time) or (batch, tokens) for sequences,
+        (batch, features) for rows; several explained inputs of rows end in one (batch, features).
+        Raises ValueError where the values have no positions.
+        """
+        heats = [_collapse(values, axes) for values, axes in self._with_axes()]
+        if len(heats) == 1:
+            return self._without_padding(heats[0])
+        if any(h.dim() != 2 for h in heats):
+            raise ValueError(
+                f"{self.method} explains several inputs of different shape at once, which have no common positions; "
+                "explain one with explain=..., or read .values"
+            )
+        return torch.cat(heats, dim=1)
+
+    @property
+    def input_heat(self) -> Tensor:
+        """``heat`` brought to the positions of the input (nearest neighbour, so that no detail is invented)."""
+        heat, wanted = self.heat, self._input_positions()
+        if wanted is None or tuple(heat.shape[1:]) == wanted:
+            return heat
+        if heat.dim() - 1 != len(wanted):
+            raise ValueError(f"heat {shape_text(heat)} has other axes than the input's positions {wanted}")
+        spread = F.interpolate(heat[:, None].double(), size=wanted, mode="nearest-exact")
+        return self._without_padding(spread[:, 0].to(heat.dtype))
+
+    def _with_axes(self) -> list[tuple[Tensor, tuple[int, ...] | None]]:
+        if isinstance(self.values, Tensor):
+            return [(self.values, self.axes)]
+        axes = [item for _, item in parts(self.axes)] if self.axes is not None else []
+        tensors = [tensor for _, tensor in walk(self.values)]
+        return list(zip(tensors, axes or [None] * len(tensors), strict=True))
+
+    def _input_positions(self) -> tuple[int, ...] | None:
+        tensors = [t for _, t in walk(self.samples.inputs)]
+        if self.samples.evidence is not None:
+            return tuple(self.samples.evidence.shape[1:])
+        if self.samples.valid is not None:
+            return tuple(self.samples.valid.shape[1:])
+        if len(tensors) > 1 or self.layer is None:
+            return None
+        return tuple(tensors[0].shape[2:]) if tensors[0].dim() >= 4 else tuple(tensors[0].shape[1:2])
+
+    def _without_padding(self, heat: Tensor) -> Tensor:
+        valid = self.samples.valid
+        if valid is None or valid.shape[:2] != heat.shape[:2] or heat.dim() != 2:
+            return heat
+        return heat.masked_fill(~valid.to(heat.device), 0.0)
+
+    def to_tree(self) -> dict[str, Any]:
+        options = {name: _plain(value) for name, value in self.options.items()}
+        changed = {"samples": self.samples.to_tree(), "options": options, "target": _plain(self.target)}
+        return super().to_tree() | changed | {"baselines": _plain(self.baselines), "cost": tuple(self.cost)}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Self:
+        return cls(**tree | {"samples": Samples.from_tree(tree["samples"]), "cost": Cost(*tree["cost"])})
+
+    def __repr__(self) -> str:
+        where = f" at {self.layer}" if self.layer is not None else ""
+        shapes = ", ".join(shape_text(t) for _, t in walk(self.values))
+        delta = (
+            "" if self.delta is None or not self.delta.numel() else f", off by {self.delta.abs().max().item():.2g} at most"
+        )
+        return f"Attribution({self.method}{where}: {shapes}{delta}; {self.cost.forwards} forward, {self.cost.backwards} backward)"
+
+
+def _collapse(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
+    if axes is None:
+        raise ValueError(
+            f"these values ({shape_text(values)}) have no known positions; name the axes that are, such as axes=(2, 3) "
+            "for an image, when calling attribute, or read .values"
+        )
+    others = [axis for axis in range(1, values.dim()) if axis not in axes]
+    return values.sum(dim=others) if others else values
+
+
+def _plain(value: Any) -> Any:
+    """Functions are kept by name: a file never holds code."""
+    if callable(value) and not isinstance(value, Tensor):
+        return f"function {getattr(value, '__qualname__', type(value).__name__)}"
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value

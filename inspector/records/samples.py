@@ -1,0 +1,125 @@
+"""Samples: what is explained, and what is known about it. They travel together so that no mask is ever misaligned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.records.saved import Saved
+from inspector.tensors import batch_size, rebuild, shape_text, walk
+
+Index = int | slice | Tensor | Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Saved):
+    """A batch of inputs with everything known about it; ``samples[:100]`` cuts every per-sample field.
+
+    inputs: a tensor, a tuple of tensors (by position) or a dict (by keyword), batch axis first.
+    target: (batch,) class indices or values. evidence: bool, True where the true evidence lies, one value per
+    position. valid: bool (batch, time), False is padding. groups: one label per sample, or a dict of columns of them.
+    names: "classes" and "features" (one name each), "tokens" (a list per sample).
+    Raises ValueError where a per-sample field has another length than the inputs.
+    """
+
+    inputs: Any
+    target: Tensor | None = None
+    evidence: Tensor | None = None
+    valid: Tensor | None = None
+    groups: Any = None
+    names: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = batch_size(self.inputs)
+        for name, length in self._lengths():
+            if length != size:
+                raise ValueError(f"{name} has {length} samples but inputs have {size}; give one entry per sample")
+        for name in ("evidence", "valid"):
+            mask = getattr(self, name)
+            if mask is not None and mask.dtype != torch.bool:
+                raise ValueError(f"{name} must be a bool mask, not {mask.dtype}; write {name} > 0 or {name}.bool()")
+
+    def _lengths(self) -> list[tuple[str, int]]:
+        fields = [(name, getattr(self, name)) for name in ("target", "evidence", "valid")]
+        found = [(name, value.shape[0]) for name, value in fields if isinstance(value, Tensor) and value.dim()]
+        found += [(f"groups[{name!r}]", len(column)) for name, column in self.group_columns().items()]
+        found += [("names['tokens']", len(self.names["tokens"]))] if "tokens" in self.names else []
+        found += [("inputs" + "".join(f"[{k!r}]" for k in leaf), len(t)) for leaf, t in walk(self.inputs) if t.dim()]
+        return found
+
+    def group_columns(self) -> dict[str, Any]:
+        """The groups as named columns; a single unnamed column is called "group"."""
+        if self.groups is None:
+            return {}
+        return dict(self.groups) if isinstance(self.groups, Mapping) else {"group": self.groups}
+
+    def __len__(self) -> int:
+        return batch_size(self.inputs)
+
+    def __getitem__(self, index: Index) -> Samples:
+        """The chosen samples; an int gives a batch of one. Raises IndexError past the end."""
+        rows = torch.arange(len(self))[_as_index(index)].reshape(-1)
+        groups = {name: _rows(column, rows) for name, column in self.group_columns().items()}
+        names = dict(self.names)
+        if "tokens" in names:
+            names["tokens"] = _rows(names["tokens"], rows)
+        return replace(
+            self,
+            inputs=rebuild(self.inputs, lambda _, t: t[rows.to(t.device)] if t.dim() else t),
+            target=_rows(self.target, rows),
+            evidence=_rows(self.evidence, rows),
+            valid=_rows(self.valid, rows),
+            groups=groups if isinstance(self.groups, Mapping) else groups.get("group"),
+            names=names,
+        )
+
+    def to(self, device: str | torch.device) -> Self:
+        """The same samples on another device."""
+        moved = {n: rebuild(getattr(self, n), lambda _, t: t.to(device)) for n in ("inputs", "target", "evidence", "valid")}
+        return replace(self, **moved)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(shape_text(t) for _, t in walk(self.inputs))
+        known = [n for n in ("target", "evidence", "valid", "groups") if getattr(self, n) is not None]
+        return f"Samples({len(self)}: inputs {shapes}{'; with ' * bool(known)}{', '.join(known)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A data set in two halves that share no sample: ``train`` to fit on and ``test`` to judge by."""
+
+    train: Samples
+    test: Samples
+    name: str = ""
+    about: str = ""
+    standardization: tuple[Tensor, Tensor] | None = None  # mean and deviation, of the training half only
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r}: train {len(self.train)}, test {len(self.test)})"
+
+
+def as_samples(inputs: Any, target: Any = None) -> Samples:
+    """Samples as they are, anything else wrapped; an own ``target`` is left to the caller."""
+    if isinstance(inputs, Samples):
+        return inputs
+    known = target if isinstance(target, Tensor) and target.dim() and len(target) == batch_size(inputs) else None
+    return Samples(inputs, known)
+
+
+def _as_index(index: Any) -> Any:
+    return torch.as_tensor(index) if isinstance(index, (list, tuple, np.ndarray, range)) else index
+
+
+def _rows(value: Any, rows: Tensor) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, (Tensor, np.ndarray)):
+        return value[rows.to(value.device)] if isinstance(value, Tensor) else value[rows.numpy()]
+    return (
+        type(value)(value[i] for i in rows.tolist()) if isinstance(value, (list, tuple)) else np.asarray(value)[rows.numpy()]
+    )

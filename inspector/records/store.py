@@ -1,0 +1,191 @@
+"""Store: what passed through the modules of a model, call by call, in run order."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from inspector.records.coverage import Coverage, Status
+from inspector.records.saved import Saved
+from inspector.records.scores import table
+from inspector.sites import KINDS, Kind, Site, key
+from inspector.tensors import Placeholder, digest, dtype_text, nbytes, only_tensor, pick, rebuild, shape_text, walk
+
+SHOWN = 200
+
+
+class NotCapturedError(AttributeError, LookupError):
+    """A kind of value that this capture was not asked for: not absent, only unasked."""
+
+
+class Call:
+    """One call of one module. ``output``, ``input``, ``grad``, ``grad_input``, ``attention`` and ``gates`` nest as the
+    module nests them; a kind that was not asked for raises with the cure, and None stands only where ``why`` says so."""
+
+    def __init__(self, site: Site, module: str, kinds: tuple[Kind, ...], parent: str | None = None) -> None:
+        self.site, self.module, self.kinds, self.parent = site, module, kinds, parent
+        self.values: dict[str, Any] = {}
+        self.why: dict[str, str] = {}  # kind -> why there is no value, or what to know about it
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in KINDS:
+            raise AttributeError(f"a Call has no {name!r}; it has {', '.join(KINDS)}")
+        kinds = self.__dict__.get("kinds", ())
+        if name not in kinds:
+            more = ", ".join(repr(kind) for kind in (*kinds, name))
+            raise NotCapturedError(f"{name} was not captured at {self.site}; ask for it: capture(model, ..., what=({more}))")
+        return rebuild(self.values.get(name), lambda _, t: t.read() if isinstance(t, Placeholder) else t)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.kinds]
+
+    def __repr__(self) -> str:
+        lines = [f"{self.site} ({self.module})"]
+        for kind in self.kinds:
+            lines += [f"  {row[0]}: {' '.join(cell for cell in row[1:] if cell)}" for row in self.rows(kind)]
+        return "\n".join(lines)
+
+    def rows(self, kind: Kind) -> list[list[str]]:
+        """One row of text per tensor: address, shape, dtype, bytes, digest; one with the reason where there is none."""
+        site = self.site._replace(kind=kind)
+        try:
+            value = getattr(self, kind)
+        except RuntimeError as error:  # a borrowed value that was overwritten
+            return [[str(site), "", "", "", str(error)]]
+        rows = [_tensor_row(site._replace(leaf=leaf), tensor) for leaf, tensor in walk(value)]
+        return rows or [[str(site), "", "", "", self.why.get(kind, f"no tensor but {type(value).__name__}")]]
+
+
+class Store(Saved, Mapping[str, Call]):
+    """Calls in run order; keys are ``relu`` where a module ran once and ``relu@0``, ``relu@1`` where it ran more often.
+
+    >>> # store["lstm"].output, store.at("lstm:output[0]"), store.all("relu"), store.coverage
+    """
+
+    def __init__(self, kinds: tuple[Kind, ...], *, aliases: Mapping[str, str] | None = None, model: str = "") -> None:
+        self.kinds, self.model = kinds, model
+        self.aliases = dict(aliases or {})  # other names of a shared module -> the name its calls are kept under
+        self.meta: dict[str, Any] = {}
+        self._calls: dict[str, list[Call]] = {}
+        self._order: list[Call] = []
+        self.coverage_of: Any = lambda: Coverage({})
+
+    def add(self, call: Call) -> Call:
+        """Take in the next call (makers only)."""
+        self._calls.setdefault(call.site.path, []).append(call)
+        self._order.append(call)
+        return call
+
+    @property
+    def coverage(self) -> Coverage:
+        """For every chosen module how often it ran, and why a value is missing."""
+        return self.coverage_of()  # type: ignore[no-any-return]  # set by the maker
+
+    def calls(self, path: str) -> list[Call]:
+        """Every call of one module, in order; KeyError with near matches where there is none."""
+        path = self.aliases.get(path, path)
+        if path not in self._calls:
+            raise KeyError(self._unknown(path))
+        return self._calls[path]
+
+    def __getitem__(self, name: str | Site) -> Call:
+        return self._one(Site.parse(name))
+
+    def _one(self, site: Site) -> Call:
+        calls = self.calls(site.path)
+        if site.call is None and len(calls) > 1:
+            names = ", ".join(str(call.site) for call in calls[:8]) + (", ..." if len(calls) > 8 else "")
+            raise KeyError(f"{site.path!r} ran {len(calls)} times; name one: {names}, or read them with store.all()")
+        index = site.call or 0
+        for call in calls:
+            if call.site.call == index or (site.call is None and len(calls) == 1):
+                return call
+        raise KeyError(f"{site} did not happen: {site.path!r} ran {len(calls)} times, counted from 0")
+
+    def at(self, site: str | Site) -> Tensor:
+        """The one tensor at an address; a value of several tensors without a leaf is refused with its leaves named."""
+        site = Site.parse(site)
+        return self._tensor(self._one(site), site)
+
+    def all(self, site: str | Site) -> list[Tensor]:
+        """The tensor at an address in every call of its module, in order."""
+        site = Site.parse(site)
+        if site.call is not None:
+            return [self.at(site)]
+        return [self._tensor(call, site) for call in self.calls(site.path)]
+
+    def _tensor(self, call: Call, site: Site) -> Tensor:
+        name = str(site._replace(call=call.site.call))
+        value = getattr(call, site.kind)
+        if value is None and site.kind in call.why:
+            raise LookupError(f"{name} is None: {call.why[site.kind]}")
+        return only_tensor(pick(value, site.leaf), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._key(call) for call in self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            self[name]  # type: ignore[index]  # anything may be asked for
+        except (LookupError, ValueError, TypeError):
+            return False
+        return True
+
+    def _key(self, call: Call) -> str:
+        several = len(self._calls[call.site.path]) > 1
+        return key(call.site.path, call.site.call if several else None)
+
+    def _unknown(self, path: str) -> str:
+        reason = self.coverage.get(path)
+        if reason is not None:
+            return f"{path!r} was chosen but never ran: {reason.reason}"
+        near = difflib.get_close_matches(path, [*self._calls, *self.aliases], n=3)
+        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else "Choose it in capture(model, where=...)."
+        shown = ", ".join(map(repr, list(self._calls)[:6]))
+        return f"{path!r} was not captured; the store has {len(self._calls)} modules, such as {shown}. {hint}"
+
+    def __repr__(self) -> str:
+        rows = [
+            [row[0], call.module, *row[1:]] for call in self._order[:SHOWN] for kind in self.kinds for row in call.rows(kind)
+        ]
+        lines = [table(["site", "module", "shape", "dtype", "bytes", "values"], rows) if rows else "Store: empty"]
+        if len(self._order) > SHOWN:
+            lines.append(f"... {SHOWN} of {len(self._order)} calls shown")
+        missing = self.coverage.missing
+        return "\n".join([*lines, *(f"not captured: {path!r}: {status.reason}" for path, status in missing.items())])
+
+    def to_tree(self) -> dict[str, Any]:
+        calls = [
+            {
+                "site": [call.site.path, call.site.call],
+                "module": call.module,
+                "parent": call.parent,
+                "values": {kind: getattr(call, kind) for kind in call.kinds},
+                "why": call.why,
+            }
+            for call in self._order
+        ]
+        coverage = {path: tuple(status) for path, status in self.coverage.items()}
+        head = {"kinds": self.kinds, "aliases": self.aliases, "model": self.model, "meta": self.meta}
+        return head | {"calls": calls, "coverage": coverage}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Store:
+        store = cls(tuple(tree["kinds"]), aliases=tree["aliases"], model=tree["model"])
+        store.meta = tree["meta"]
+        for saved in tree["calls"]:
+            call = store.add(Call(Site(*saved["site"]), saved["module"], store.kinds, saved["parent"]))
+            call.values, call.why = saved["values"], saved["why"]
+        coverage = Coverage({path: Status(*status) for path, status in tree["coverage"].items()})
+        store.coverage_of = lambda: coverage
+        return store
+
+
+def _tensor_row(site: Site, tensor: Tensor) -> list[str]:
+    return [str(site), shape_text(tensor), dtype_text(tensor), f"{nbytes(tensor):,}", digest(tensor)]
