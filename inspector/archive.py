@@ -143,7 +143,7 @@ def _dense(tensor: Tensor) -> Tensor:
 def _pieces(tensor: Tensor, tensors: dict[str, Tensor]) -> Any:
     if tensor.is_nested:
         return [_encode_tensor(item, tensors, {}) for item in tensor.unbind()]
-    sparse = tensor.to_sparse_coo().coalesce()
+    sparse = torch.Tensor.to_sparse(tensor).coalesce()
     return [_encode_tensor(t, tensors, {}) for t in (sparse.indices(), sparse.values())] + [list(tensor.shape)]
 
 

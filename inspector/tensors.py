@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -211,7 +211,7 @@ def _plain(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = tensor.abs()
     wide = torch.float64 if tensor.is_floating_point() else torch.int64
-    return cast(Tensor, tensor.to("cpu", wide)).reshape(-1)
+    return tensor.to("cpu", wide).reshape(-1)
 
 
 def _count_text(flat: Tensor) -> str:

@@ -110,10 +110,10 @@ class Attribution(Saved):
     def __repr__(self) -> str:
         where = f" at {self.layer}" if self.layer is not None else ""
         shapes = ", ".join(shape_text(t) for _, t in walk(self.values))
-        delta = (
-            "" if self.delta is None or not self.delta.numel() else f", off by {self.delta.abs().max().item():.2g} at most"
-        )
-        return f"Attribution({self.method}{where}: {shapes}{delta}; {self.cost.forwards} forward, {self.cost.backwards} backward)"
+        claimed = self.delta is not None and self.delta.numel() > 0
+        delta = f", off by {torch.as_tensor(self.delta).abs().max().item():.2g} at most" if claimed else ""
+        passes = f"{self.cost.forwards} forward, {self.cost.backwards} backward"
+        return f"Attribution({self.method}{where}: {shapes}{delta}; {passes})"
 
 
 def _collapse(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
