@@ -2,10 +2,11 @@
 
 from inspector.records.assessment import Assessment
 from inspector.records.attribution import Attribution, Cost
+from inspector.records.comparison import Comparison
 from inspector.records.coverage import Coverage, Status
 from inspector.records.history import Finding, History, Stats
 from inspector.records.samples import Samples, Task, as_samples
-from inspector.records.scores import Comparison, Curve, Scores
+from inspector.records.scores import Curve, Scores
 from inspector.records.store import Call, NotCapturedError, Store
 from inspector.records.summary import Row, Summary
 

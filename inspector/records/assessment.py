@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from inspector.records.saved import Saved
-from inspector.records.scores import table
+from inspector.records.tables import table
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from inspector.records.scores import table
+from inspector.records.tables import table
 
 
 class Status(NamedTuple):

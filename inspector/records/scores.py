@@ -1,4 +1,4 @@
-"""Scores and Comparison: attributions judged sample by sample, never boiled down to one magic number."""
+"""Scores: attributions judged sample by sample, never boiled down to one magic number."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.records.attribution import Attribution, Cost
+from inspector.records.resampling import Interval, bootstrap
 from inspector.records.saved import Saved
+from inspector.records.tables import table
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +55,30 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
         """The names of the metrics, in order."""
         return list(dict.fromkeys(name for row in self.by_label.values() for name in row))
 
-    def interval(self, label: str, metric: str, *, level: float = 0.95) -> tuple[float, float, float]:
+    def interval(self, label: str, metric: str, *, level: float = 0.95) -> Interval:
         """(mean, low, high) over the samples, by 1,000 bootstrap resamples with a fixed seed; NaN samples left out."""
         return bootstrap(self[label][metric], level=level)
+
+    def difference(self, first: str, second: str, metric: str, *, level: float = 0.95) -> Interval:
+        """``first`` minus ``second``, sample by sample: they differ where the interval leaves out zero."""
+        return bootstrap(self[first][metric] - self[second][metric], level=level)
+
+    def better(self, metric: str) -> str | None:
+        """ "high", "low", or None where the metric does not say."""
+        return self.about.get(metric, {}).get("better")
+
+    def rank(self, metric: str, labels: list[str] | None = None) -> dict[str, int]:
+        """Place of each label by its mean, 1 is the best and equals share a place; labels without a number are left out.
+
+        Raises ValueError for a metric that does not say which way is better.
+        """
+        if self.better(metric) is None:
+            raise ValueError(f"{metric!r} does not say whether high or low is better, so it ranks nothing")
+        sign = -1.0 if self.better(metric) == "high" else 1.0
+        scored = [label for label in labels or self if metric in self[label]]
+        means = {label: sign * self[label][metric].double().nanmean().item() for label in scored}
+        means = {label: mean for label, mean in means.items() if mean == mean}
+        return {label: 1 + sum(other < mean for other in means.values()) for label, mean in means.items()}
 
     def to_tree(self) -> dict[str, Any]:
         curves = {label: {m: c.to_tree() for m, c in row.items()} for label, row in self.curves.items()}
@@ -69,94 +90,17 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
         return cls(**tree | {"curves": curves})
 
     def __repr__(self) -> str:
-        rows = [[label, *(_cell(self, label, metric) for metric in self.metrics)] for label in self]
-        return table(["method", *(_heading(self, metric) for metric in self.metrics)], rows)
+        rows = [[label, *(self.cell(label, metric) for metric in self.metrics)] for label in self]
+        return table(["method", *map(self.heading, self.metrics)], rows)
 
+    def heading(self, metric: str) -> str:
+        """The metric's name with the way that is better, as a table's head."""
+        better = self.better(metric)
+        return f"{metric} ({better} is better)" if better else metric
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison(Saved):
-    """Several attributions of the same samples, judged side by side.
-
-    scores: per sample; agreement[name]: (labels, labels) matrices, such as "spearman"; cost[label]: what it took;
-    warnings: what to be careful about, in words; settings: the layer, seed and metrics that were used.
-    controls: labels that are no explanation but a yardstick, such as "random".
-    """
-
-    attributions: Mapping[str, Attribution]
-    scores: Scores
-    agreement: Mapping[str, Tensor] = field(default_factory=dict)
-    cost: Mapping[str, Cost] = field(default_factory=dict)
-    controls: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def curves(self) -> Mapping[str, Mapping[str, Curve]]:
-        return self.scores.curves
-
-    @property
-    def labels(self) -> list[str]:
-        return list(self.attributions)
-
-    def to_tree(self) -> dict[str, Any]:
-        changed = {
-            "attributions": {label: a.to_tree() for label, a in self.attributions.items()},
-            "scores": self.scores.to_tree(),
-            "cost": {label: tuple(cost) for label, cost in self.cost.items()},
-        }
-        return super().to_tree() | changed
-
-    @classmethod
-    def from_tree(cls, tree: dict[str, Any]) -> Self:
-        changed = {
-            "attributions": {label: Attribution.from_tree(a) for label, a in tree["attributions"].items()},
-            "scores": Scores.from_tree(tree["scores"]),
-            "cost": {label: Cost(*cost) for label, cost in tree["cost"].items()},
-        }
-        return cls(**tree | changed)
-
-    def __repr__(self) -> str:
-        metrics = self.scores.metrics
-        head = ["method", *(_heading(self.scores, m) for m in metrics), "forward", "backward", "seconds"]
-        rows = [[*self._row(label, metrics), *self._cost(label)] for label in self.attributions]
-        return "\n".join([table(head, rows), *(f"! {warning}" for warning in self.warnings)])
-
-    def _row(self, label: str, metrics: list[str]) -> list[str]:
-        mark = " (control)" if label in self.controls else ""
-        return [label + mark, *(_cell(self.scores, label, metric) for metric in metrics)]
-
-    def _cost(self, label: str) -> list[str]:
-        cost = self.cost.get(label, Cost())
-        return [str(cost.forwards), str(cost.backwards), f"{cost.seconds:.2f}"]
-
-
-def bootstrap(values: Tensor, *, level: float = 0.95, resamples: int = 1000) -> tuple[float, float, float]:
-    """(mean, low, high) of the finite values by the percentile bootstrap; (NaN, NaN, NaN) where there are none."""
-    kept = values.detach().double().cpu().numpy()
-    kept = kept[np.isfinite(kept)]
-    if not kept.size:
-        return float("nan"), float("nan"), float("nan")
-    draws = np.random.default_rng(0).integers(0, kept.size, (resamples, kept.size))
-    low, high = np.quantile(kept[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(kept.mean()), float(low), float(high)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Plain text in columns: the first flush left, the others flush right."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in [head, *rows]
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in [lines[0], ["-" * w for w in widths], *lines[1:]])
-
-
-def _heading(scores: Scores, metric: str) -> str:
-    better = scores.about.get(metric, {}).get("better")
-    return f"{metric} ({better} is better)" if better else metric
-
-
-def _cell(scores: Scores, label: str, metric: str) -> str:
-    if metric not in scores[label]:
-        return "-"
-    mean, low, high = scores.interval(label, metric)
-    return "n/a" if mean != mean else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    def cell(self, label: str, metric: str) -> str:
+        """Mean and interval as text; "n/a" where the metric is not defined, "-" where it was not asked."""
+        if metric not in self[label]:
+            return "-"
+        mean, low, high = self.interval(label, metric)
+        return "n/a" if mean != mean else f"{mean:.3f} [{low:.3f}, {high:.3f}]"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inspector.records.coverage import Coverage, Status
 from inspector.records.saved import Saved
-from inspector.records.scores import table
+from inspector.records.tables import table
 from inspector.sites import KINDS, Kind, Site, key
 from inspector.tensors import Placeholder, digest, dtype_text, nbytes, only_tensor, pick, rebuild, shape_text, walk
 

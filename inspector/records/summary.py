@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from inspector.records.saved import Saved
-from inspector.records.scores import table
+from inspector.records.tables import table
 
 
 @dataclass(frozen=True)
