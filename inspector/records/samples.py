@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inspector.records import splitting
 from inspector.records.saved import Saved
 from inspector.tensors import batch_size, rebuild, shape_text, walk
 
@@ -99,6 +100,37 @@ class Task:
     about: str = ""
     standardization: tuple[Tensor, Tensor] | None = None  # mean and deviation, of the training half only
 
+    @classmethod
+    def from_arrays(
+        cls,
+        inputs: Any,
+        labels: Any,
+        *,
+        test_size: float = 0.25,
+        seed: int = 0,
+        standardize: bool = True,
+        valid: Any = None,
+        groups: Any = None,
+        names: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Your own data, checked, split class by class, and scaled by the training half's mean and deviation.
+
+        inputs: (samples, ...), numbers without NaN; labels: (samples,) class indices or names. valid: bool (samples,
+        time); the model then gets it as its second input. groups and names as in Samples.
+        """
+        tensor = splitting.as_inputs(inputs)
+        known = dict(names or {})
+        if hasattr(inputs, "columns"):  # a data frame
+            known.setdefault("features", [str(column) for column in inputs.columns])
+        target, known["classes"] = splitting.as_labels(labels, len(tensor), known.get("classes"))
+        mask = None if valid is None else torch.as_tensor(valid)
+        whole = Samples(tensor if mask is None else (tensor, mask), target, None, mask, groups, known)
+        train, test = (whole[rows] for rows in splitting.stratified(target, test_size, seed))
+        if not (standardize and tensor.is_floating_point()):
+            return cls(train, test)
+        scale = splitting.scale_of(train.inputs if mask is None else train.inputs[0], train.valid)
+        return cls(_scaled(train, *scale), _scaled(test, *scale), standardization=scale)
+
     def __repr__(self) -> str:
         return f"Task({self.name!r}: train {len(self.train)}, test {len(self.test)})"
 
@@ -109,6 +141,14 @@ def as_samples(inputs: Any, target: Any = None) -> Samples:
         return inputs
     known = target if isinstance(target, Tensor) and target.dim() and len(target) == batch_size(inputs) else None
     return Samples(inputs, known)
+
+
+def _scaled(samples: Samples, mean: Tensor, deviation: Tensor) -> Samples:
+    """The samples with their floating input standardized; padding becomes 0, the mean."""
+    if samples.valid is None:
+        return replace(samples, inputs=(samples.inputs - mean) / deviation)
+    inputs = ((samples.inputs[0] - mean) / deviation) * samples.valid[..., None]
+    return replace(samples, inputs=(inputs, samples.valid))
 
 
 def _as_index(index: Any) -> Any:

@@ -1,0 +1,77 @@
+"""The models that come trained: what each is, what it learned on, and how to get its weights.
+
+One row makes a model: ``recipe`` trains it, ``load`` reads it. Weights are stored in half precision, which costs no
+accuracy and halves the package; they are used in single precision.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from inspector import archive
+from inspector.models import tasks
+from inspector.models.attention import AttentionClassifier
+from inspector.models.cnn import CNN
+from inspector.models.lstm import LSTMClassifier
+from inspector.models.planted import MOTIFS, PATTERNS, VOCABULARY
+from inspector.records.samples import Task
+
+KIND = "Weights"
+
+
+class Shipped(NamedTuple):
+    """A model untrained, the task it learns, and for how long at which rate."""
+
+    build: Callable[[], nn.Module]
+    task: Callable[[], Task]
+    epochs: int
+    lr: float = 1e-3
+
+
+MODELS: dict[str, Shipped] = {
+    "cnn": Shipped(CNN, tasks.digits, epochs=15),
+    "lstm": Shipped(LSTMClassifier, tasks.digit_rows, epochs=40, lr=5e-3),
+    "attention": Shipped(AttentionClassifier, tasks.digit_rows, epochs=40, lr=5e-3),
+    "patches": Shipped(lambda: CNN(widths=(16, 32), hidden=32, classes=len(PATTERNS)), tasks.planted_patches, epochs=20),
+    "steps": Shipped(lambda: LSTMClassifier(4, 32, len(MOTIFS)), tasks.planted_steps, epochs=40, lr=5e-3),
+    "words": Shipped(
+        lambda: AttentionClassifier(16, 32, 2, vocabulary=len(VOCABULARY)), tasks.planted_words, epochs=15, lr=5e-3
+    ),
+}
+
+
+def load(name: str) -> nn.Module:
+    """A trained model in eval mode: "cnn", "lstm" or "attention" on real digits, "patches", "steps" or "words" on the
+    planted tasks. Raises LookupError for another name."""
+    model = build(name).eval()
+    with as_file(files("inspector.models") / "weights" / f"{name}.safetensors") as path:
+        read(model, path)
+    return model
+
+
+def build(name: str, *, seed: int = 0) -> nn.Module:
+    """The same model untrained, on the CPU; its weights depend on ``seed`` alone."""
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise LookupError(f"{name!r} is no model that comes with inspector; there are {', '.join(MODELS)}{hint}")
+    with torch.random.fork_rng([]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        return MODELS[name].build()
+
+
+def read(model: nn.Module, path: Path) -> None:
+    """Put saved weights into a model of the same shape."""
+    model.load_state_dict(archive.load(path, kind=KIND))
+
+
+def write(model: nn.Module, path: Path) -> Path:
+    """Save a model's weights in half precision; what is read back is what was written, rounded."""
+    return archive.save(path, {name: tensor.half() for name, tensor in model.state_dict().items()}, kind=KIND)
