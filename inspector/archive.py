@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.tensors import Struct, is_namedtuple, is_record, parts
+from inspector.tensors import Inputs, Struct, is_namedtuple, is_record, parts
 
 FORMAT = "inspector/1"
+
+
+_Json = json.JSONDecodeError
 
 
 class ArchiveError(ValueError):
@@ -49,7 +52,7 @@ def load(path: str | Path, *, kind: str) -> Any:
             header = json.loads((file.metadata() or {}).get("inspector", "null"))
             _check(header, kind, path)
             return _decode(header["tree"], file.get_tensor)
-    except (SafetensorError, json.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (SafetensorError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError, _Json) as error:
         raise ArchiveError(f"{path} is truncated or was changed ({error}); save the {kind} again") from error
 
 
@@ -110,7 +113,11 @@ def _encode_nested(value: Any, tensors: dict[str, Tensor], seen: dict[int, Any])
     if is_namedtuple(value) or is_record(value):
         return {"$struct": [[k, _encode(v, tensors, seen)] for k, v in parts(value)], "class": type(value).__name__}
     if isinstance(value, Mapping):
-        return {"$map": [[_encode(k, tensors, seen), _encode(v, tensors, seen)] for k, v in value.items()]}
+        return {
+            "$inputs" if isinstance(value, Inputs) else "$map": [
+                [_encode(k, tensors, seen), _encode(v, tensors, seen)] for k, v in value.items()
+            ]
+        }
     if isinstance(value, (tuple, list, set, frozenset, range)):
         name = "$list" if isinstance(value, list) else "$tuple"
         return {name: [_encode(item, tensors, seen) for item in value]}
@@ -168,6 +175,7 @@ _DECODERS: dict[str, Any] = {
     "$float": lambda content, get: float(content),
     "$struct": lambda content, get: Struct({key: _decode(item, get) for key, item in content}),
     "$map": lambda content, get: {_decode(key, get): _decode(item, get) for key, item in content},
+    "$inputs": lambda content, get: Inputs({key: _decode(item, get) for key, item in content}),
     "$list": lambda content, get: [_decode(item, get) for item in content],
     "$tuple": lambda content, get: tuple(_decode(item, get) for item in content),
 }

@@ -27,6 +27,15 @@ class Struct(dict[str, Any]):
         raise AttributeError(f"{name!r} is not one of the fields {list(self)}")
 
 
+class Inputs(dict[str, Any]):
+    """What a call was given, by the forward parameters' names and also by position: ``inputs["x"]``, ``inputs[0]``."""
+
+    def __missing__(self, key: Any) -> Any:
+        if isinstance(key, int) and -len(self) <= key < len(self):
+            return list(self.values())[key]
+        raise KeyError(f"{key!r} is no input of this call; it had {', '.join(self) or 'none'}")
+
+
 class Placeholder:
     """Stands in a nested value where a tensor will be read later: a borrowed one, or a gradient yet to come."""
 
@@ -117,7 +126,7 @@ def pick(value: Any, leaf: Leaf) -> Any:
     for depth, key in enumerate(leaf):
         children = parts(value)
         found = [item for name, item in children if name == key]
-        if not found and isinstance(key, int) and is_namedtuple(value) and key < len(children):
+        if not found and isinstance(key, int) and _has_positions(value) and -len(children) <= key < len(children):
             found = [children[key].value]
         if not found:
             names = ", ".join(bracket(name) for name, _ in children) or "nothing to choose from"
@@ -126,11 +135,17 @@ def pick(value: Any, leaf: Leaf) -> Any:
     return value
 
 
+def _has_positions(value: Any) -> bool:
+    return isinstance(value, (tuple, list, Inputs))
+
+
 def only_tensor(value: Any, name: str) -> Tensor:
     """The one tensor that a value is; a nested value is refused with its leaves named."""
     if isinstance(value, Tensor):
         return value
     leaves = [format_leaf(leaf) for leaf, _ in walk(value)]
+    if isinstance(value, Inputs) and len(leaves) == 1:  # the only argument needs no name
+        return next(walk(value))[1]
     if not leaves:
         raise LookupError(f"{name} holds no tensor but {type(value).__name__}")
     raise LookupError(f"{name} is a {type(value).__name__} of several tensors; name one: {', '.join(leaves)}")

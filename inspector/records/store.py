@@ -48,9 +48,9 @@ class Call:
             lines += [f"  {row[0]}: {' '.join(cell for cell in row[1:] if cell)}" for row in self.rows(kind)]
         return "\n".join(lines)
 
-    def rows(self, kind: Kind) -> list[list[str]]:
+    def rows(self, kind: Kind, site: Site | None = None) -> list[list[str]]:
         """One row of text per tensor: address, shape, dtype, bytes, digest; one with the reason where there is none."""
-        site = self.site._replace(kind=kind)
+        site = (site or self.site)._replace(kind=kind)
         try:
             value = getattr(self, kind)
         except RuntimeError as error:  # a borrowed value that was overwritten
@@ -140,6 +140,9 @@ class Store(Saved, Mapping[str, Call]):
     def _key(self, call: Call) -> str:
         several = len(self._calls[call.site.path]) > 1
         return key(call.site.path, call.site.call if several else None)
+
+    def _short(self, call: Call) -> Site:
+        return call.site if len(self._calls[call.site.path]) > 1 else call.site._replace(call=None)
 
     def _unknown(self, path: str) -> str:
         reason = self.coverage.get(path)

@@ -1,0 +1,197 @@
+"""The sink that fills a Store. It sees every call, keeps what ``keep`` says, and notes why anything is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from inspector.hooks.coverage import cover
+from inspector.hooks.gradients import SEVERAL_RECOMPUTED, Gradients, why_no_gradient
+from inspector.hooks.keep import Arriving, Keep, snapshot
+from inspector.hooks.select import Where, aliases, names, select, unwrap
+from inspector.hooks.tap import Event, Frame, Mounted, as_kinds, tapped
+from inspector.records.store import Call, Store
+from inspector.sites import Kind, Site
+from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, nbytes, rebuild, walk
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@contextmanager
+def capture(
+    model: nn.Module,
+    where: Where = "*",
+    *,
+    what: Kind | Iterable[Kind] = "output",
+    keep: Keep = snapshot,
+    budget: int | str | None = None,
+) -> Iterator[Store]:
+    """Record what passes the chosen modules while the block runs; the model's own run is bit for bit the same.
+
+    where: see ``select``. what: one kind or several of "output", "input", "grad", "grad_input", "attention", "gates".
+    keep: what is stored of each tensor: snapshot, borrow, live, offload, or a function of a tensor (None drops it).
+    budget: bytes, as a number or like "2 GiB"; exceeding it raises MemoryError that names the largest sites.
+    "grad" is the sum over the backward passes inside the block; "grad_input" is the whole gradient of the tensor that
+    came in, over all its uses. Compiled models run eagerly inside. Raises LookupError where nothing is chosen.
+
+    >>> from torch import nn, ones
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> with capture(model, "*", what=("output", "grad")) as store:
+    ...     model(ones(1, 2)).sum().backward()
+    >>> list(store), store["1"].grad
+    (['', '0', '1'], tensor([[1., 1., 1.]]))
+    """
+    chosen = select(model, where)
+    recorder = _Recorder(model, chosen, as_kinds(what), keep, _bytes(budget))
+    with tapped(
+        chosen, recorder.see, recorder.kinds, gradients=recorder.gradients, begin=recorder.begin, end=recorder.end
+    ) as mounted:
+        recorder.follow(mounted)
+        try:
+            yield recorder.store
+        finally:
+            recorder.finish(mounted)
+
+
+class Slot(Placeholder):
+    """Where a gradient will be; passes add up."""
+
+    __slots__ = ("passes", "reason", "value")
+
+    def __init__(self, reason: str | None) -> None:
+        self.value: Any = None
+        self.reason, self.passes = reason, 0
+
+    def read(self) -> Any:
+        return self.value.read() if isinstance(self.value, Placeholder) else self.value
+
+    def add(self, kept: Any) -> None:
+        self.passes += 1
+        self.value = kept if self.passes == 1 else _sum(self.read(), kept)
+
+
+class _Recorder:
+    def __init__(
+        self, model: nn.Module, chosen: dict[str, nn.Module], kinds: tuple[Kind, ...], keep: Keep, budget: int | None
+    ) -> None:
+        self.model, self.chosen, self.kinds, self.keep, self.budget = model, chosen, kinds, keep, budget
+        self.store = Store(kinds, aliases=aliases(model, chosen), model=type(unwrap(model)).__qualname__)
+        self.gradients = Gradients()
+        self.calls: dict[tuple[str, int], Call] = {}
+        self.slots: dict[tuple[str, int, str], dict[Leaf, Slot]] = {}
+        self.sizes: dict[str, int] = {}
+        self.total = 0
+        self.before = names(model)
+
+    def follow(self, mounted: Mounted) -> None:
+        self.store.coverage_of = lambda: cover(self.model, self.chosen, self.before, self.store, mounted)
+
+    def begin(self, frame: Frame, inputs: Inputs | None) -> None:
+        parent = frame.parent.name if frame.parent else None
+        call = Call(Site(frame.path, frame.index), type(frame.module).__name__, self.kinds, parent)
+        self.calls[frame.path, frame.index] = self.store.add(call)
+        call.why.update(dict.fromkeys(self.kinds, "the call has not ended"))
+        if "grad_input" in self.kinds:
+            self._expect(call, "grad_input", inputs, {})
+
+    def end(self, frame: Frame, output: Any) -> None:
+        call = self.calls[frame.path, frame.index]
+        if frame.raised is not None:
+            call.why.update(dict.fromkeys(self.kinds, f"the call raised {type(frame.raised).__name__}"))
+            return
+        for kind in self.kinds:
+            if kind not in ("input", "grad_input"):
+                call.why.pop(kind, None)
+        if "grad" in self.kinds:
+            self._expect(call, "grad", output, frame.given)
+
+    def see(self, event: Event) -> None:
+        site = event.site
+        call = self.calls[site.path, site.call or 0]
+        if site.kind in ("grad", "grad_input"):
+            self.slots[site.path, site.call or 0, site.kind][site.leaf].add(self._kept(event.value, site))
+            return
+        call.values[site.kind] = rebuild(event.value, lambda leaf, t: self._kept(t, site._replace(leaf=leaf)))
+        call.why.pop(site.kind, None)
+
+    def _expect(self, call: Call, kind: Kind, value: Any, given: dict[int, int]) -> None:
+        """Lay out the nesting of the gradients to come, each leaf with the reason why it may stay empty."""
+        slots = {leaf: Slot(why_no_gradient(t)) for leaf, t in walk(value)}
+        shared = [format_leaf(leaf) for leaf, t in walk(value) if id(t) in given and given[id(t)] == _version(t)]
+        self.slots[call.site.path, call.site.call or 0, kind] = slots
+        call.values[kind] = rebuild(value, lambda leaf, _: slots[leaf])
+        call.why.pop(kind, None)
+        if shared:
+            call.why[kind] = (
+                f"shared with the input: the whole gradient of that tensor{' at '.join(['', *filter(None, shared)])}"
+            )
+
+    def _kept(self, tensor: Tensor, site: Site) -> Any:
+        kept = self.keep(tensor)
+        size = _size(kept)
+        self.total += size
+        if self.budget is not None:
+            self.sizes[str(site)] = self.sizes.get(str(site), 0) + size
+            if self.total > self.budget:
+                raise MemoryError(self._over_budget())
+        return kept
+
+    def _over_budget(self) -> str:
+        largest = sorted(self.sizes.items(), key=lambda item: -item[1])[:5]
+        shown = ", ".join(f"{site} {size:,} B" for site, size in largest)
+        return (
+            f"the capture holds {self.total:,} bytes, over its budget of {self.budget:,}; the largest are {shown}. "
+            "Choose fewer modules (where=), keep less of each (keep=), or raise budget="
+        )
+
+    def finish(self, mounted: Mounted) -> None:
+        """Say for every gradient that did not come why, and let go of the model."""
+        for (path, index, kind), slots in self.slots.items():
+            reasons = {format_leaf(leaf): self._reason(path, slot) for leaf, slot in slots.items() if slot.value is None}
+            if reasons:
+                self.calls[path, index].why[kind] = _joined(reasons, len(slots))
+        coverage = cover(self.model, self.chosen, self.before, self.store, mounted)
+        self.store.coverage_of = lambda: coverage
+
+    def _reason(self, path: str, slot: Slot) -> str:
+        if path in self.gradients.unclear:
+            return SEVERAL_RECOMPUTED
+        if slot.passes:
+            return "dropped by keep="
+        if slot.reason is not None:
+            return slot.reason
+        return "not reached by the loss" if self.gradients.arrived else "backward did not run inside the block"
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _joined(reasons: dict[str, str], leaves: int) -> str:
+    if len(set(reasons.values())) == 1 and len(reasons) == leaves:
+        return next(iter(reasons.values()))
+    return "; ".join(f"{leaf} {reason}" for leaf, reason in reasons.items())
+
+
+def _sum(one: Any, other: Any) -> Any:
+    other = other.read() if isinstance(other, Placeholder) else other
+    return one if other is None else other if one is None else one + other
+
+
+def _size(kept: Any) -> int:
+    if isinstance(kept, Arriving):
+        return nbytes(kept.tensor)
+    return nbytes(kept) if isinstance(kept, Tensor) else 0
+
+
+def _bytes(budget: int | str | None) -> int | None:
+    if budget is None or isinstance(budget, int):
+        return budget
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", budget)
+    if not match or match[2].lower() not in _UNITS:
+        raise ValueError(f"budget={budget!r} is no size; write bytes as a number, or like '500 MB' or '2 GiB'")
+    return int(float(match[1]) * _UNITS[match[2].lower()])

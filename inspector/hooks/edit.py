@@ -1,0 +1,170 @@
+"""Replace a value at a site while a block runs: ablate it, patch it in from another run, steer it.
+
+An edit comes before other people's hooks and before every capture, so they all see what the next module receives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector.hooks.eager import eager
+from inspector.hooks.parameters import named_inputs
+from inspector.hooks.recompute import checkpointing
+from inspector.hooks.select import names, select
+from inspector.hooks.tap import Frame, mount
+from inspector.sites import Site
+from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, only_tensor, pick, rebuild, shape_text
+
+Change = Tensor | Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[None]:
+    """Change the values at the given sites while the block runs; types, nesting and the autograd graph are kept.
+
+    changes: site -> a tensor (broadcast to the value's shape), or a function of the tensor. A site without a call
+    changes every call; calls are counted within each outermost run of the model. Kinds: output and input.
+    Raises LookupError for an unknown module or leaf, ValueError for another shape, RuntimeError where a named call never
+    came, or where an edited call was checkpointed and its backward has not run when the block ends.
+
+    >>> from torch import nn, ones
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> with edit(model, {"1": lambda value: 0 * value}):
+    ...     print(model(ones(1, 2)).sum().item())
+    0.0
+    """
+    editor = _Editor(model, {Site.parse(site): change for site, change in changes.items()})
+    with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False):
+        yield
+    editor.check()
+
+
+class _Editor:
+    def __init__(self, model: nn.Module, changes: dict[Site, Change]) -> None:
+        if not changes:
+            raise ValueError("changes is empty: give at least one site and what to put there")
+        self.changes = [(_known(model, site), change) for site, change in changes.items()]
+        wanted = {site.path: names(model)[site.path] for site, _ in self.changes}
+        self.modules = {path: module for path, module in select(model, "").items()} | wanted
+        self.root = id(self.modules[""])
+        self.counts: dict[str, int] = {}
+        self.depth = 0
+        self.applied: set[Site] = set()
+        self.pending: set[str] = set()  # checkpointed calls that wait for their backward
+        self.seen: dict[str, int] = {}
+
+    def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        frame.scratch = self._index(frame)
+        wanted = [(site, change) for site, change in self._for(frame) if site.kind == "input"]
+        if not wanted:
+            return None
+        inputs = named_inputs(frame.module, args, kwargs)
+        for site, change in wanted:
+            inputs = self._changed(inputs, site, change, frame)
+        values = list(inputs.values())
+        return tuple(values[: len(args)]), dict(list(inputs.items())[len(args) :])
+
+    def leave(self, frame: Frame, output: Any) -> Any:
+        if id(frame.module) == self.root and not frame.again:
+            self.depth -= 1
+        wanted = [(site, change) for site, change in self._for(frame) if site.kind == "output"]
+        if frame.raised is not None or not wanted:
+            return None
+        for site, change in wanted:
+            output = self._changed(output, site, change, frame)
+        return output
+
+    def check(self) -> None:
+        """After the block: nothing that was asked for may have been skipped in silence."""
+        if self.pending:
+            raise RuntimeError(
+                f"edited calls were checkpointed and their backward has not run inside the block: {', '.join(sorted(self.pending))}; "
+                "it would recompute them without the edit and give wrong gradients. Call backward inside the block"
+            )
+        for site, _ in self.changes:
+            if site.call is not None and site not in self.applied and self.seen.get(site.path):
+                raise RuntimeError(
+                    f"{site} was never edited: {site.path!r} ran {self.seen[site.path]} times in one run, counted from 0"
+                )
+
+    def _index(self, frame: Frame) -> int:
+        """The call's number within the outermost run of the model."""
+        if frame.again:
+            return self._repeated(frame)
+        if id(frame.module) == self.root:
+            if not self.depth:
+                self.counts.clear()
+            self.depth += 1
+        index = self.counts.get(frame.path, 0)
+        self.counts[frame.path] = index + 1
+        self.seen[frame.path] = max(self.seen.get(frame.path, 0), index + 1)
+        return index
+
+    def _repeated(self, frame: Frame) -> int:
+        if self.counts.get(frame.path, 0) > 1 and any(s.path == frame.path and s.call is not None for s, _ in self.changes):
+            raise RuntimeError(
+                f"checkpointing recomputes {frame.path!r}, which ran several times, and which call this is cannot be known; "
+                f"edit every call ({frame.path!r} without @) or switch checkpointing off"
+            )
+        return 0
+
+    def _for(self, frame: Frame) -> list[tuple[Site, Change]]:
+        return [(s, c) for s, c in self.changes if s.path == frame.path and s.call in (None, frame.scratch)]
+
+    def _changed(self, value: Any, site: Site, change: Change, frame: Frame) -> Any:
+        name = f"{frame.path or '(model)'}:{site.kind}"
+        self.applied.add(site)
+        self._note_checkpoint(frame)
+        target = _leaf_of(value, site, name)
+        return rebuild(value, lambda leaf, tensor: _replace(tensor, change, name) if leaf == target else tensor)
+
+    def _note_checkpoint(self, frame: Frame) -> None:
+        if frame.again:
+            self.pending.discard(frame.path)
+        elif torch.is_grad_enabled() and checkpointing():
+            self.pending.add(frame.path)
+
+
+def _known(model: nn.Module, site: Site) -> Site:
+    """The site under the name that its module is hooked by; unknown modules and kinds are refused at the door."""
+    if site.kind not in ("output", "input"):
+        raise ValueError(f"{site}: edit changes 'output' and 'input'; {site.kind!r} is not supported yet")
+    found = select(model, lambda name, module: name == site.path) if site.path in names(model) else select(model, site.path)
+    return site._replace(path=next(iter(found)))
+
+
+def _leaf_of(value: Any, site: Site, name: str) -> Leaf:
+    """The leaf in the value's own keys: a position among named inputs becomes a name."""
+    part = pick(value, site.leaf)
+    tensor = only_tensor(part, f"{name}{format_leaf(site.leaf)}")
+    found: list[Leaf] = []
+    rebuild(value, lambda leaf, t: found.append(leaf) if t is tensor and _under(leaf, site.leaf, value) else None)
+    return found[0]
+
+
+def _under(leaf: Leaf, wanted: Leaf, value: Any) -> bool:
+    """Tell apart two leaves that hold the same tensor."""
+    if isinstance(value, Inputs) and wanted and isinstance(wanted[0], int):
+        wanted = (list(value)[wanted[0]], *wanted[1:])
+    return leaf[: len(wanted)] == wanted
+
+
+def _replace(tensor: Tensor, change: Change, name: str) -> Tensor:
+    new: Any = change if isinstance(change, Tensor) else change(tensor)
+    if isinstance(new, Placeholder):
+        new = new.read()
+    if not isinstance(new, Tensor):
+        raise TypeError(f"the edit at {name} answered with {type(new).__name__}; it must answer with a tensor")
+    if new.shape != tensor.shape:
+        try:
+            new = new.expand(tensor.shape)
+        except RuntimeError:
+            raise ValueError(
+                f"the edit at {name} has shape {shape_text(new)}, the value there has {shape_text(tensor)}; give one that broadcasts"
+            ) from None
+    return new.to(device=tensor.device, dtype=tensor.dtype)

@@ -1,0 +1,141 @@
+"""``Where`` -> modules, under the names that the user gave them: wrappers (DDP, FSDP, compile, checkpoint) leave no trace."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from torch import nn
+
+Where: TypeAlias = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool] | Iterable["Where"]
+
+# Where a wrapper keeps what it wraps. "module" is a common name, so it only counts inside these classes.
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_HOLDERS = ("DistributedDataParallel", "DataParallel", "AveragedModel")
+
+
+def select(model: nn.Module, where: Where = "*") -> dict[str, nn.Module]:
+    """The modules that ``where`` means, by dotted name in the model's order; each module once.
+
+    where: a glob over the names ("" is the model itself, "*" all of them), a type, a module, a predicate
+    ``(name, module) -> bool``, or a collection of these. Every alias of a shared module finds it; a glob leaves the
+    modules of parametrizations out unless it names them.
+    Raises LookupError with near matches when nothing fits, TypeError for anything else.
+    """
+    named = names(model)
+    found = set(_match(model, named, where))
+    chosen: dict[int, str] = {}
+    for name, module in named.items():
+        if name in found:
+            chosen.setdefault(id(module), name)
+    return {name: named[name] for name in chosen.values()}
+
+
+def names(model: nn.Module) -> dict[str, nn.Module]:
+    """Every name of every module, aliases of shared modules included, in registration order."""
+    found: dict[str, nn.Module] = {}
+    for name, module in _walk(model, "", ()):
+        found[name] = module  # of a wrapper and what it wraps, which have one name, the wrapped one is kept
+    return found
+
+
+def aliases(model: nn.Module, chosen: dict[str, nn.Module]) -> dict[str, str]:
+    """Other names of the chosen modules -> the name they were chosen under."""
+    name_of = {id(module): name for name, module in chosen.items()}
+    every = ((name, name_of.get(id(module))) for name, module in names(model).items())
+    return {name: kept for name, kept in every if kept is not None and kept != name}
+
+
+def _walk(module: nn.Module, name: str, above: tuple[int, ...]) -> Iterator[tuple[str, nn.Module]]:
+    yield name, module
+    if id(module) in above:  # a module inside itself
+        return
+    for key, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, _join(name, key, module), (*above, id(module)))
+
+
+def _join(name: str, key: str, parent: nn.Module) -> str:
+    holder = key == "module" and any(c.__name__ in _HOLDERS for c in type(parent).__mro__)
+    if key in _WRAPPED or holder:
+        return name
+    return f"{name}.{key}" if name else key
+
+
+def _match(model: nn.Module, named: dict[str, nn.Module], where: Where) -> list[str]:
+    if isinstance(where, str):
+        return _by_glob(model, named, where)
+    if isinstance(where, type) and issubclass(where, nn.Module):
+        return _by_type(model, named, where)
+    if isinstance(where, nn.Module):
+        return _by_identity(model, named, where)
+    if isinstance(where, Iterable):
+        return _by_any(model, named, where)
+    if callable(where) and not isinstance(where, type):
+        return _by_predicate(model, named, where)
+    raise TypeError(f"where={where!r} selects nothing: give a glob, a module type, a module, a predicate or a list of these")
+
+
+def _by_glob(model: nn.Module, named: dict[str, nn.Module], glob: str) -> list[str]:
+    inner = "parametrizations" in glob
+    fits = [n for n in named if n == glob or (fnmatchcase(n, glob) and (inner or "parametrizations" not in n.split(".")))]
+    if not fits:
+        raise LookupError(_no_match(model, named, glob))
+    return fits
+
+
+def _by_type(model: nn.Module, named: dict[str, nn.Module], kind: type[nn.Module]) -> list[str]:
+    fits = [name for name, module in named.items() if isinstance(module, kind)]
+    if not fits:
+        there = ", ".join(sorted({type(module).__name__ for module in named.values()})[:12])
+        raise LookupError(f"no module of {type(model).__name__} is a {kind.__name__}; there are {there}")
+    return fits
+
+
+def _by_identity(model: nn.Module, named: dict[str, nn.Module], wanted: nn.Module) -> list[str]:
+    inner = unwrap(wanted)
+    fits = [name for name, module in named.items() if module is inner]
+    if not fits:
+        raise LookupError(
+            f"this {type(wanted).__name__} is no part of {type(model).__name__}; a slice of a Sequential or ModuleList is a "
+            "new container that the model never calls: select the modules in it, such as list(seq[:2])"
+        )
+    return fits
+
+
+def _by_predicate(model: nn.Module, named: dict[str, nn.Module], holds: Callable[[str, nn.Module], bool]) -> list[str]:
+    fits = [name for name, module in named.items() if holds(name, module)]
+    if not fits:
+        raise LookupError(
+            f"the predicate holds for none of the {len(named)} modules of {type(model).__name__}, {_some(named)}"
+        )
+    return fits
+
+
+def _by_any(model: nn.Module, named: dict[str, nn.Module], wheres: Iterable[Where]) -> list[str]:
+    fits = [name for where in wheres for name in _match(model, named, where)]
+    if not fits:
+        raise LookupError("an empty collection selects nothing; give at least one name, or '*' for every module")
+    return fits
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """What a wrapper (compile, DDP, FSDP, checkpoint) wraps, or the module itself."""
+    for key, child in module._modules.items():
+        if child is not None and _join("", key, module) == "":
+            return unwrap(child)
+    return module
+
+
+def _no_match(model: nn.Module, named: dict[str, nn.Module], glob: str) -> str:
+    tops = [f"{name}.*" for name, module in named.items() if name and any(module.children())]
+    near = difflib.get_close_matches(glob, [*filter(None, named), *tops], n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{glob!r} matches no module of {type(model).__name__}; it has {len(named)}, {_some(named)}.{hint}"
+
+
+def _some(named: dict[str, nn.Module]) -> str:
+    shown = ", ".join(repr(name) for name in list(named)[1:4])
+    return f"such as {shown}" if shown else "the model itself ('')"
