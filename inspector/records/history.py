@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,8 +9,13 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from inspector.records.saved import Saved
+from inspector.records.stats import Column, Series, Stats
 
-Column = np.ndarray[Any, np.dtype[Any]]
+__all__ = ["LOG2_BINS", "Column", "Finding", "History", "Series", "Stats"]
+
+# What each bin of a histogram counts: zeros, then 2**e <= |value| < 2**(e + 1) for e from -40 to 23 (the first and the
+# last take what lies beyond), then what is not finite. One set for all, so that counts can be added.
+LOG2_BINS: tuple[str, ...] = ("zero", *(f"2**{e}" for e in range(-40, 24)), "not finite")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Finding:
     advice: str = ""
     source: str = ""
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         advice = f" {self.advice}" if self.advice else ""
         return (
@@ -34,51 +41,12 @@ class Finding:
         )
 
 
-class Stats(Mapping[str, Column]):
-    """A long table of equally long columns: step, kind, name, statistic, value. ``stats["value"]`` is a numpy array."""
-
-    COLUMNS = ("step", "kind", "name", "statistic", "value")
-
-    def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
-        given = columns or {}
-        types = {"step": np.int64, "value": np.float64}
-        self.columns = {c: np.asarray(given.get(c, []), dtype=types.get(c, np.str_)) for c in self.COLUMNS}
-
-    def __getitem__(self, column: str) -> Column:
-        if column not in self.columns:
-            raise KeyError(f"{column!r} is no column; there are {', '.join(self.COLUMNS)}")
-        return self.columns[column]
-
-    def __iter__(self) -> Any:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns)
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.columns["step"])
-
-    def where(self, **equal: Any) -> Stats:
-        """The rows in which every named column equals the given value: ``stats.where(kind="grad", name="fc")``."""
-        keep = np.ones(self.rows, dtype=bool)
-        for column, wanted in equal.items():
-            keep &= self[column] == wanted
-        return Stats({column: values[keep] for column, values in self.columns.items()})
-
-    def unique(self, column: str) -> list[Any]:
-        """The different values of a column in order of first appearance (for names: execution order)."""
-        return list(dict.fromkeys(self[column].tolist()))
-
-    def __repr__(self) -> str:
-        return f"Stats({self.rows} rows: {len(self.unique('name'))} names, {', '.join(self.unique('statistic'))})"
-
-
 @dataclass(eq=False)
 class History(Saved):
     """``scalars[name]`` is (steps, values), two arrays; ``stats`` the statistics per layer; ``findings`` what is wrong.
 
+    histograms[kind][name] is (steps, counts): counts (steps, 66) of |value| by power of two, in the bins of ``LOG2_BINS``;
+    bins are fixed, so histograms of several steps or runs add up.
     unit: "step" or "epoch". meta: model class, seed, versions and whatever else the maker knew.
     """
 
@@ -86,17 +54,18 @@ class History(Saved):
     scalars: dict[str, tuple[Column, Column]] = field(default_factory=dict)
     stats: Stats = field(default_factory=Stats)
     findings: list[Finding] = field(default_factory=list)
+    histograms: dict[str, dict[str, tuple[Column, Column]]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to_tree(self) -> dict[str, Any]:
-        stats = {c: v if v.dtype.kind in "if" else v.tolist() for c, v in self.stats.columns.items()}
         scalars = {name: (np.asarray(s), np.asarray(v)) for name, (s, v) in self.scalars.items()}
-        return super().to_tree() | {"scalars": scalars, "stats": stats, "findings": [asdict(f) for f in self.findings]}
+        findings = [asdict(f) for f in self.findings]
+        return super().to_tree() | {"scalars": scalars, "stats": self.stats.to_tree(), "findings": findings}
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> Self:
         findings = [Finding(**f) for f in tree["findings"]]
-        return cls(**tree | {"stats": Stats(tree["stats"]), "findings": findings})
+        return cls(**tree | {"stats": Stats.from_tree(tree["stats"]), "findings": findings})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -106,6 +75,14 @@ class History(Saved):
 
             return cls.from_tree(read(Path(path)))
         return super().load(path)
+
+    def to_pandas(self) -> Any:
+        """The statistics as a pandas DataFrame with the columns step, kind, name, statistic, value; needs pandas."""
+        try:
+            import pandas  # type: ignore[import-untyped,unused-ignore]
+        except ImportError as error:
+            raise ImportError("to_pandas() needs pandas, which is not installed: pip install pandas") from error
+        return pandas.DataFrame(dict(self.stats))
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name} {values[-1]:.4g}" for name, (_, values) in self.scalars.items() if len(values))

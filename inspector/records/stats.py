@@ -1,0 +1,137 @@
+"""Stats: the statistics of a run as a long table, kept as a dense block of steps by series, which is 50 times smaller.
+
+A *series* is one (kind, name, statistic). The long columns are made when asked for; who draws a heat map asks for
+``grid`` and never sees a million strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+Column = np.ndarray[Any, np.dtype[Any]]
+
+
+class Series(NamedTuple):
+    """What one column of numbers is about, such as ("output", "layer1.conv", "rms")."""
+
+    kind: str
+    name: str
+    statistic: str
+
+
+class Grid(NamedTuple):
+    """One statistic of one kind over all layers: values (names, steps), NaN where absent or not a number;
+    present (names, steps) tells the two apart. Names are in execution order."""
+
+    names: list[str]
+    steps: Column
+    values: Column
+    present: Column
+
+
+class Stats(Mapping[str, Column]):
+    """A long table of equally long columns: step, kind, name, statistic, value. ``stats["value"]`` is a numpy array."""
+
+    COLUMNS = ("step", "kind", "name", "statistic", "value")
+
+    def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
+        given = columns or {}
+        long = {c: np.asarray(given.get(c, [])) for c in self.COLUMNS}
+        keys = list(map(Series._make, zip(*(map(str, long[c].tolist()) for c in Series._fields), strict=True)))
+        place = {series: i for i, series in enumerate(dict.fromkeys(keys))}
+        self.steps, at = np.unique(long["step"].astype(np.int64), return_inverse=True)
+        self.series = list(place)
+        self.values = np.full((len(self.steps), len(place)), np.nan)
+        self.present = np.zeros(self.values.shape, dtype=bool)
+        columns_at = np.array([place[key] for key in keys], dtype=np.int64)
+        self.values[at, columns_at] = long["value"].astype(np.float64)
+        self.present[at, columns_at] = True
+
+    @classmethod
+    def dense(cls, steps: Any, series: Sequence[Series], values: Column, present: Column) -> Self:
+        """From a block: steps (S,), values and present (S, series)."""
+        stats = cls.__new__(cls)
+        stats.steps, stats.series = np.asarray(steps, dtype=np.int64), list(series)
+        stats.values, stats.present = values, present
+        return stats
+
+    def __getitem__(self, column: str) -> Column:
+        if column not in self.COLUMNS:
+            raise KeyError(f"{column!r} is no column; there are {', '.join(self.COLUMNS)}")
+        if column == "value":
+            return self.values[self.present].astype(np.float64)
+        row, at = np.nonzero(self.present)
+        if column == "step":
+            return self.steps[row]
+        labels = np.array([getattr(series, column) for series in self.series], dtype=np.str_)
+        return labels[at] if len(labels) else np.array([], dtype=np.str_)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.COLUMNS)
+
+    def __len__(self) -> int:
+        return len(self.COLUMNS)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.present.sum())
+
+    def where(self, **equal: Any) -> Stats:
+        """The rows in which every named column equals the given value: ``stats.where(kind="grad", name="fc")``."""
+        for column in equal:
+            if column not in self.COLUMNS:
+                raise KeyError(f"{column!r} is no column; there are {', '.join(self.COLUMNS)}")
+        text = {column: wanted for column, wanted in equal.items() if column in Series._fields}
+        at = [i for i, series in enumerate(self.series) if all(getattr(series, c) == w for c, w in text.items())]
+        row = np.flatnonzero(self.steps == equal["step"]) if "step" in equal else np.arange(len(self.steps))
+        values, present = self.values[np.ix_(row, at)], self.present[np.ix_(row, at)]
+        if "value" in equal:
+            present = present & (values == equal["value"])
+        return Stats.dense(self.steps[row], [self.series[i] for i in at], values, present)
+
+    def unique(self, column: str) -> list[Any]:
+        """The different values of a column in order of first appearance (for names: execution order)."""
+        if column not in Series._fields:
+            return list(dict.fromkeys(self[column].tolist()))
+        there = self.present.any(axis=0)
+        return list(dict.fromkeys(getattr(s, column) for s, has in zip(self.series, there, strict=True) if has))
+
+    def grid(self, kind: str, statistic: str) -> Grid:
+        """One statistic of one kind over all layers and steps, for heat maps and rules; empty where there is none."""
+        at = [i for i, series in enumerate(self.series) if series.kind == kind and series.statistic == statistic]
+        present = self.present[:, at].T
+        values = np.where(present, self.values[:, at].T, np.nan).astype(np.float64)
+        steps, some = self.steps, present.any(axis=0)
+        return Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
+
+    def line(self, kind: str, name: str, statistic: str) -> tuple[Column, Column]:
+        """(steps, values) of one series; two empty arrays where there is none."""
+        wanted = Series(kind, name, statistic)
+        if wanted not in self.series:
+            return np.array([], dtype=np.int64), np.array([], dtype=np.float64)
+        at = self.series.index(wanted)
+        has = self.present[:, at]
+        return self.steps[has], self.values[has, at].astype(np.float64)
+
+    def to_tree(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "series": [tuple(s) for s in self.series],
+            "values": self.values,
+            "present": self.present,
+        }
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Self:
+        return cls.dense(tree["steps"], as_series(tree["series"]), tree["values"], tree["present"])
+
+    def __repr__(self) -> str:
+        return f"Stats({self.rows} rows: {len(self.unique('name'))} names, {', '.join(self.unique('statistic'))})"
+
+
+def as_series(keys: Iterable[Sequence[str]]) -> list[Series]:
+    return [Series(*map(str, key)) for key in keys]
