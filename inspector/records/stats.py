@@ -44,10 +44,10 @@ class Stats(Mapping[str, Column]):
         place = {series: i for i, series in enumerate(dict.fromkeys(keys))}
         self.steps, at = np.unique(long["step"].astype(np.int64), return_inverse=True)
         self.series = list(place)
-        self.values = np.full((len(self.steps), len(place)), np.nan)
-        self.present = np.zeros(self.values.shape, dtype=bool)
+        self.cells: Column = np.full((len(self.steps), len(place)), np.nan)
+        self.present: Column = np.zeros(self.cells.shape, dtype=np.bool_)
         columns_at = np.array([place[key] for key in keys], dtype=np.int64)
-        self.values[at, columns_at] = long["value"].astype(np.float64)
+        self.cells[at, columns_at] = long["value"].astype(np.float64)
         self.present[at, columns_at] = True
 
     @classmethod
@@ -55,14 +55,14 @@ class Stats(Mapping[str, Column]):
         """From a block: steps (S,), values and present (S, series)."""
         stats = cls.__new__(cls)
         stats.steps, stats.series = np.asarray(steps, dtype=np.int64), list(series)
-        stats.values, stats.present = values, present
+        stats.cells, stats.present = values, present
         return stats
 
     def __getitem__(self, column: str) -> Column:
         if column not in self.COLUMNS:
             raise KeyError(f"{column!r} is no column; there are {', '.join(self.COLUMNS)}")
         if column == "value":
-            return self.values[self.present].astype(np.float64)
+            return self.cells[self.present].astype(np.float64)
         row, at = np.nonzero(self.present)
         if column == "step":
             return self.steps[row]
@@ -88,7 +88,7 @@ class Stats(Mapping[str, Column]):
         text = {column: wanted for column, wanted in equal.items() if column in Series._fields}
         at = [i for i, series in enumerate(self.series) if all(getattr(series, c) == w for c, w in text.items())]
         row = np.flatnonzero(self.steps == equal["step"]) if "step" in equal else np.arange(len(self.steps))
-        values, present = self.values[np.ix_(row, at)], self.present[np.ix_(row, at)]
+        values, present = self.cells[row][:, at], self.present[row][:, at]
         if "value" in equal:
             present = present & (values == equal["value"])
         return Stats.dense(self.steps[row], [self.series[i] for i in at], values, present)
@@ -97,14 +97,14 @@ class Stats(Mapping[str, Column]):
         """The different values of a column in order of first appearance (for names: execution order)."""
         if column not in Series._fields:
             return list(dict.fromkeys(self[column].tolist()))
-        there = self.present.any(axis=0)
+        there = np.asarray(self.present.any(axis=0)).tolist()
         return list(dict.fromkeys(getattr(s, column) for s, has in zip(self.series, there, strict=True) if has))
 
     def grid(self, kind: str, statistic: str) -> Grid:
         """One statistic of one kind over all layers and steps, for heat maps and rules; empty where there is none."""
         at = [i for i, series in enumerate(self.series) if series.kind == kind and series.statistic == statistic]
         present = self.present[:, at].T
-        values = np.where(present, self.values[:, at].T, np.nan).astype(np.float64)
+        values = np.where(present, self.cells[:, at].T, np.nan).astype(np.float64)
         steps, some = self.steps, present.any(axis=0)
         return Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
 
@@ -115,19 +115,19 @@ class Stats(Mapping[str, Column]):
             return np.array([], dtype=np.int64), np.array([], dtype=np.float64)
         at = self.series.index(wanted)
         has = self.present[:, at]
-        return self.steps[has], self.values[has, at].astype(np.float64)
+        return self.steps[has], self.cells[has, at].astype(np.float64)
 
     def to_tree(self) -> dict[str, Any]:
         return {
             "steps": self.steps,
             "series": [tuple(s) for s in self.series],
-            "values": self.values,
+            "cells": self.cells,
             "present": self.present,
         }
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> Self:
-        return cls.dense(tree["steps"], as_series(tree["series"]), tree["values"], tree["present"])
+        return cls.dense(tree["steps"], as_series(tree["series"]), tree["cells"], tree["present"])
 
     def __repr__(self) -> str:
         return f"Stats({self.rows} rows: {len(self.unique('name'))} names, {', '.join(self.unique('statistic'))})"
