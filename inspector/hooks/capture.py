@@ -13,7 +13,7 @@ from inspector.hooks.coverage import cover
 from inspector.hooks.gradients import SEVERAL_RECOMPUTED, Gradients, why_no_gradient
 from inspector.hooks.keep import Arriving, Keep, snapshot
 from inspector.hooks.select import Where, aliases, names, select, unwrap
-from inspector.hooks.tap import Event, Frame, Mounted, as_kinds, tapped
+from inspector.hooks.tap import Frame, Mounted, as_kinds, tapped
 from inspector.records.store import Call, Store
 from inspector.sites import Kind, Site
 from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, nbytes, rebuild, walk
@@ -79,66 +79,61 @@ class _Recorder:
         self, model: nn.Module, chosen: dict[str, nn.Module], kinds: tuple[Kind, ...], keep: Keep, budget: int | None
     ) -> None:
         self.model, self.chosen, self.kinds, self.keep, self.budget = model, chosen, kinds, keep, budget
-        self.store = Store(kinds, aliases=aliases(model, chosen), model=type(unwrap(model)).__qualname__)
+        self.before = names(model)
+        self.store = Store(kinds, aliases=aliases(self.before, chosen), model=type(unwrap(model)).__qualname__)
         self.gradients = Gradients()
-        self.calls: dict[tuple[str, int], Call] = {}
-        self.slots: dict[tuple[str, int, str], dict[Leaf, Slot]] = {}
+        self.expected: dict[tuple[str, int, str], dict[Leaf, Slot]] = {}
         self.sizes: dict[str, int] = {}
         self.total = 0
-        self.before = names(model)
 
     def follow(self, mounted: Mounted) -> None:
         self.store.coverage_of = lambda: cover(self.model, self.chosen, self.before, self.store, mounted)
 
     def begin(self, frame: Frame, inputs: Inputs | None) -> None:
-        parent = frame.parent.name if frame.parent else None
+        parent = frame.parent.path if frame.parent else None
         call = Call(Site(frame.path, frame.index), type(frame.module).__name__, self.kinds, parent)
-        self.calls[frame.path, frame.index] = self.store.add(call)
-        call.why.update(dict.fromkeys(self.kinds, "the call has not ended"))
+        frame.scratch = self.store.add(call)
         if "grad_input" in self.kinds:
-            self._expect(call, "grad_input", inputs, {})
+            self._expect(frame, "grad_input", inputs, {})
 
     def end(self, frame: Frame, output: Any) -> None:
-        call = self.calls[frame.path, frame.index]
+        call: Call = frame.scratch
+        call.ended = True
         if frame.raised is not None:
             call.why.update(dict.fromkeys(self.kinds, f"the call raised {type(frame.raised).__name__}"))
-            return
-        for kind in self.kinds:
-            if kind not in ("input", "grad_input"):
-                call.why.pop(kind, None)
-        if "grad" in self.kinds:
-            self._expect(call, "grad", output, frame.given)
+        elif "grad" in self.kinds:
+            self._expect(frame, "grad", output, frame.given)
 
-    def see(self, event: Event) -> None:
-        site = event.site
-        call = self.calls[site.path, site.call or 0]
-        if site.kind in ("grad", "grad_input"):
-            self.slots[site.path, site.call or 0, site.kind][site.leaf].add(self._kept(event.value, site))
-            return
-        call.values[site.kind] = rebuild(event.value, lambda leaf, t: self._kept(t, site._replace(leaf=leaf)))
-        call.why.pop(site.kind, None)
+    def see(self, frame: Frame, kind: Kind, leaf: Leaf, value: Any) -> None:
+        if kind == "grad" or kind == "grad_input":
+            self.expected[frame.path, frame.index, kind][leaf].add(self._kept(value, frame, kind, leaf))
+        elif isinstance(value, Tensor):
+            frame.scratch.values[kind] = self._kept(value, frame, kind, leaf)
+        else:
+            frame.scratch.values[kind] = rebuild(value, lambda at, tensor: self._kept(tensor, frame, kind, at))
 
-    def _expect(self, call: Call, kind: Kind, value: Any, given: dict[int, int]) -> None:
+    def _expect(self, frame: Frame, kind: Kind, value: Any, given: dict[int, int]) -> None:
         """Lay out the nesting of the gradients to come, each leaf with the reason why it may stay empty."""
+        call: Call = frame.scratch
         slots = {leaf: Slot(why_no_gradient(t)) for leaf, t in walk(value)}
         shared = [format_leaf(leaf) for leaf, t in walk(value) if id(t) in given and given[id(t)] == _version(t)]
-        self.slots[call.site.path, call.site.call or 0, kind] = slots
+        self.expected[frame.path, frame.index, kind] = slots
         call.values[kind] = rebuild(value, lambda leaf, _: slots[leaf])
-        call.why.pop(kind, None)
         if shared:
-            call.why[kind] = (
-                f"shared with the input: the whole gradient of that tensor{' at '.join(['', *filter(None, shared)])}"
-            )
+            where = " at " * any(shared) + ", ".join(filter(None, shared))
+            call.why[kind] = f"shared with the input: the whole gradient of that tensor{where}"
 
-    def _kept(self, tensor: Tensor, site: Site) -> Any:
+    def _kept(self, tensor: Tensor, frame: Frame, kind: Kind, leaf: Leaf) -> Any:
         kept = self.keep(tensor)
-        size = _size(kept)
-        self.total += size
         if self.budget is not None:
-            self.sizes[str(site)] = self.sizes.get(str(site), 0) + size
-            if self.total > self.budget:
-                raise MemoryError(self._over_budget())
+            self._count(_size(kept), Site(frame.path, frame.index, kind, leaf))
         return kept
+
+    def _count(self, size: int, site: Site) -> None:
+        self.total += size
+        self.sizes[str(site)] = self.sizes.get(str(site), 0) + size
+        if self.budget is not None and self.total > self.budget:
+            raise MemoryError(self._over_budget())
 
     def _over_budget(self) -> str:
         largest = sorted(self.sizes.items(), key=lambda item: -item[1])[:5]
@@ -150,10 +145,12 @@ class _Recorder:
 
     def finish(self, mounted: Mounted) -> None:
         """Say for every gradient that did not come why, and let go of the model."""
-        for (path, index, kind), slots in self.slots.items():
+        calls = {(path, index): call for path in mounted.calls for index, call in enumerate(self.store.calls(path))}
+        for (path, index, kind), slots in self.expected.items():
             reasons = {format_leaf(leaf): self._reason(path, slot) for leaf, slot in slots.items() if slot.value is None}
             if reasons:
-                self.calls[path, index].why[kind] = _joined(reasons, len(slots))
+                calls[path, index].why[kind] = _joined(reasons, len(slots))
+        self.expected.clear()
         coverage = cover(self.model, self.chosen, self.before, self.store, mounted)
         self.store.coverage_of = lambda: coverage
 

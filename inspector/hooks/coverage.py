@@ -19,11 +19,11 @@ def cover(
     model: nn.Module, chosen: dict[str, nn.Module], before: dict[str, nn.Module], store: Store, mounted: Mounted
 ) -> Coverage:
     """The state of every chosen module now."""
-    now = names(model)
+    now, ran = names(model), mounted.calls
     statuses: dict[str, Status] = {}
     for path, module in chosen.items():
-        calls = mounted.calls.get(path, 0)
-        reason = None if calls else _why_not(path, module, before, now, mounted)
+        calls = ran.get(path, 0)
+        reason = None if calls else _why_not(path, module, before, now, mounted, ran)
         statuses[path] = Status(type(module).__name__, calls, reason, _notes(store, path) if calls else {})
     return Coverage(statuses)
 
@@ -51,20 +51,20 @@ def _why_not(path: str, module: nn.Module, before: dict[str, nn.Module], now: di
         return "replaced after the block opened"
     if type(module).forward is nn.Module.forward or isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         return "container: it holds modules and has no forward of its own"
-    return _from_family(path, before, mounted)
+    return _from_family(path, before, ran)
 
 
-def _from_family(path: str, before: dict[str, nn.Module], mounted: Mounted) -> str:
+def _from_family(path: str, before: dict[str, nn.Module], ran: dict[str, int]) -> str:
     """What the calls around a module tell about it."""
-    if not mounted.calls:
+    if not ran:
         return "nothing chosen ran inside the block; run the model inside it"
     parent_path = path.rpartition(".")[0]
     parent = before.get(parent_path)
     if isinstance(parent, nn.MultiheadAttention):
         return "MultiheadAttention uses its weights directly and never calls it"
-    if isinstance(parent, (nn.TransformerEncoderLayer, nn.TransformerEncoder)) and parent_path not in mounted.calls:
+    if isinstance(parent, (nn.TransformerEncoderLayer, nn.TransformerEncoder)) and parent_path not in ran:
         return "fused fast path, or its layer did not run"
-    if any(name.startswith(f"{path}.") for name in mounted.calls):
+    if any(name.startswith(f"{path}.") for name in ran):
         return "its parts ran but not itself: .forward was called directly, or its parts were"
     if _compiled(before):
         return "branch not taken, .forward called directly, or inside a region compiled before the block"

@@ -50,7 +50,7 @@ class _Editor:
             raise ValueError("changes is empty: give at least one site and what to put there")
         self.changes = [(_known(model, site), change) for site, change in changes.items()]
         wanted = {site.path: names(model)[site.path] for site, _ in self.changes}
-        self.modules = {path: module for path, module in select(model, "").items()} | wanted
+        self.modules = select(model, "") | wanted
         self.root = id(self.modules[""])
         self.counts: dict[str, int] = {}
         self.depth = 0
@@ -83,8 +83,9 @@ class _Editor:
         """After the block: nothing that was asked for may have been skipped in silence."""
         if self.pending:
             raise RuntimeError(
-                f"edited calls were checkpointed and their backward has not run inside the block: {', '.join(sorted(self.pending))}; "
-                "it would recompute them without the edit and give wrong gradients. Call backward inside the block"
+                "edited calls were checkpointed and their backward has not run inside the block: "
+                f"{', '.join(sorted(self.pending))}; it would recompute them without the edit and give wrong gradients. "
+                "Call backward inside the block"
             )
         for site, _ in self.changes:
             if site.call is not None and site not in self.applied and self.seen.get(site.path):
@@ -165,6 +166,8 @@ def _replace(tensor: Tensor, change: Change, name: str) -> Tensor:
             new = new.expand(tensor.shape)
         except RuntimeError:
             raise ValueError(
-                f"the edit at {name} has shape {shape_text(new)}, the value there has {shape_text(tensor)}; give one that broadcasts"
+                f"the edit at {name} has shape {shape_text(new)}, the value there has {shape_text(tensor)}; "
+                "give one that broadcasts"
             ) from None
-    return new.to(device=tensor.device, dtype=tensor.dtype)
+    fitted: Tensor = new.to(device=tensor.device, dtype=tensor.dtype)
+    return fitted

@@ -8,19 +8,20 @@ moment, also when an in-place operation overwrites it later.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from inspector.hooks.recompute import checkpointing
-from inspector.sites import Kind, Site
-from inspector.tensors import walk
+from inspector.sites import Kind
+from inspector.tensors import Leaf, walk
 
 if TYPE_CHECKING:
     from inspector.hooks.tap import Frame
 
-Emit = Callable[[Site, Tensor], None]
+See = Callable[["Frame", Kind, Leaf, Any], None]
 
 SEVERAL_RECOMPUTED = (
     "several calls of it were recomputed by reentrant checkpointing, and which one a gradient belongs to cannot be known; "
@@ -39,23 +40,23 @@ class Gradients:
         self._handles: list[Any] = []
         self._limit = 1024
 
-    def watch(self, frame: Frame, value: Any, kind: Kind, emit: Emit) -> None:
-        """Send the gradient of every tensor in ``value`` to ``emit`` whenever a backward pass computes it."""
+    def watch(self, frame: Frame, value: Any, kind: Kind, see: See) -> None:
+        """Send the gradient of every tensor in ``value`` to ``see`` whenever a backward pass computes it."""
         if kind == "grad" and not torch.is_grad_enabled() and checkpointing():
             self._waiting.setdefault(frame.path, []).append(frame.index)
         for leaf, tensor in walk(value):
             if tensor.requires_grad:
-                self._hook(tensor, Site(frame.path, frame.index, kind, leaf), emit, born_here=id(tensor) not in frame.given)
+                self._hook(tensor, partial(see, frame, kind, leaf), id(tensor) not in frame.given)
         self._prune()
 
-    def watch_again(self, frame: Frame, output: Any, emit: Emit) -> None:
+    def watch_again(self, frame: Frame, output: Any, see: See) -> None:
         """Reentrant checkpointing has no graph in its first pass: take the gradient in its second."""
         waiting = self._waiting.get(frame.path, [])
         if len(waiting) > 1:
             self.unclear.add(frame.path)
         elif waiting:
             frame.index = waiting.pop()
-            self.watch(frame, output, "grad", emit)
+            self.watch(frame, output, "grad", see)
 
     def close(self) -> None:
         self.open = False
@@ -63,13 +64,13 @@ class Gradients:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, tensor: Tensor, site: Site, emit: Emit, *, born_here: bool) -> None:
+    def _hook(self, tensor: Tensor, emit: Callable[[Tensor], None], born_here: bool) -> None:
         fired = [False]
 
         def arrive(grad: Tensor | None) -> None:
             if self.open and grad is not None:  # None: an unused output of a node with several
                 self.arrived = fired[0] = True
-                emit(site, grad)
+                emit(grad)
 
         self._handles.append(torch.Tensor.register_hook(tensor, arrive))  # type: ignore[no-untyped-call]  # untyped in torch
         if born_here and tensor._is_view() and not tensor.is_inference():

@@ -1,4 +1,4 @@
-"""``Where`` -> modules, under the names that the user gave them: wrappers (DDP, FSDP, compile, checkpoint) leave no trace."""
+"""``Where`` -> modules, under the user's own names: wrappers (DDP, FSDP, compile, checkpoint) leave no trace."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def names(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def aliases(model: nn.Module, chosen: dict[str, nn.Module]) -> dict[str, str]:
+def aliases(named: dict[str, nn.Module], chosen: dict[str, nn.Module]) -> dict[str, str]:
     """Other names of the chosen modules -> the name they were chosen under."""
     name_of = {id(module): name for name, module in chosen.items()}
-    every = ((name, name_of.get(id(module))) for name, module in names(model).items())
+    every = ((name, name_of.get(id(module))) for name, module in named.items())
     return {name: kept for name, kept in every if kept is not None and kept != name}
 
 

@@ -11,8 +11,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from inspector.hooks.eager import eager
@@ -20,12 +22,15 @@ from inspector.hooks.gradients import Gradients
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import recomputing
 from inspector.hooks.select import Where, select
-from inspector.sites import KINDS, Kind, Site, key
-from inspector.tensors import Inputs, walk
+from inspector.sites import KINDS, Kind, Site
+from inspector.tensors import Inputs, Leaf, walk
+
+_graph_task = torch._C._current_graph_task_id
 
 
 class Event(NamedTuple):
-    """What was seen: where, the value (nested as the module nests it), the module, and the call it ran inside of."""
+    """What was seen: where, the value (nested as the module nests it), the module, and the path of the module that
+    called it (the nearest chosen one; None for the outermost)."""
 
     site: Site
     value: Any
@@ -37,116 +42,137 @@ class Frame:
     """One running call of one module. ``index`` counts its calls since the block opened; ``again`` marks the
     recomputation of an earlier call by activation checkpointing, which is no call of its own."""
 
-    __slots__ = ("again", "error", "given", "index", "inputs", "module", "parent", "path", "raised", "scratch")
+    __slots__ = ("again", "args", "given", "index", "kwargs", "module", "parent", "path", "raised", "scratch")
 
     def __init__(self, path: str, index: int, module: nn.Module, parent: Frame | None, again: bool) -> None:
         self.path, self.index, self.module, self.parent, self.again = path, index, module, parent, again
-        self.error = sys.exception()  # what was being handled before: only a new one was raised by this call
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
         self.raised: BaseException | None = None
-        self.inputs: tuple[Any, ...] = ()
-        self.given: dict[int, int] = {}  # id of each tensor that came in -> its version then
-        self.scratch: Any = None  # whatever ``enter`` wants to hand to ``leave``
-
-    @property
-    def name(self) -> str:
-        return key(self.path, self.index)
+        self.given: dict[int, int] = {}  # id of each tensor that came in -> its version then; filled where gradients are
+        self.scratch: Any = None  # whatever ``enter`` hands to ``leave``
 
 
 Enter = Callable[[Frame, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
 Leave = Callable[[Frame, Any], Any]
 Sink = Callable[[Event], None]
+See = Callable[[Frame, Kind, Leaf, Any], None]
 
 _observers: set[int] = set()  # ids of hooks that must see what the next module receives, so they run last
 
 
 class Mounted:
-    """Hooks on modules. ``enter(frame, args, kwargs)`` and ``leave(frame, output)`` may answer with other values; None
-    leaves them as they are. ``leave`` is also called when the module raised, with ``frame.raised`` set."""
+    """A block with hooks on modules: how often each ran, and which ran in a thread that did not open the block."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], enter: Enter | None, leave: Leave | None, last: bool) -> None:
-        self.paths = {id(module): path for path, module in modules.items()}
-        self.modules, self.last = modules, last
-        self.enter, self.leave = enter, leave
-        self.calls: dict[str, int] = {}
-        self.elsewhere: set[str] = set()  # modules that ran in a thread that did not open the block
+    def __init__(self, enter: Enter | None, leave: Leave | None, last: bool) -> None:
+        self.enter, self.leave, self.last = enter, leave, last
         self.thread = threading.get_ident()
-        self.stacks = threading.local()
-        self.handles: list[tuple[Any, Any]] = []
-
-    def open(self) -> None:
-        for module in self.modules.values():
-            first = not self.last  # an edit comes before other people's hooks, which then see the edited value
-            before = module.register_forward_pre_hook(self._before, with_kwargs=True, prepend=first)
-            after = module.register_forward_hook(self._after, with_kwargs=True, always_call=True)
-            self.handles.append((before, after))
-            if self.last:
-                _observers.update((before.id, after.id))
-
-    def close(self) -> None:
-        for before, after in self.handles:
-            _observers.difference_update((before.id, after.id))
-            before.remove()
-            after.remove()
-        self.handles.clear()
+        self.outer: BaseException | None = None  # what the caller was handling when the outermost module was called
+        self.stacks: dict[int, list[Frame]] = {self.thread: []}
+        self.hooks: dict[str, _Hook] = {}
 
     @property
-    def stack(self) -> list[Frame]:
-        try:
-            return self.stacks.frames  # type: ignore[no-any-return]  # a thread-local attribute has no type
-        except AttributeError:
-            self.stacks.frames = []
-            return self.stack
+    def calls(self) -> dict[str, int]:
+        """How often each module ran, without those that never did."""
+        return {path: hook.calls for path, hook in self.hooks.items() if hook.calls}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Mounted:
-        return self  # hooks on a copied model belong to no block: they know none of its modules and do nothing
+    @property
+    def elsewhere(self) -> set[str]:
+        """Modules that ran in another thread, which this block does not record."""
+        return {path for path, hook in self.hooks.items() if hook.elsewhere}
+
+
+class _Hook:
+    """The pair of hooks on one module."""
+
+    def __init__(self, mounted: Mounted, path: str, module: nn.Module) -> None:
+        self.mounted, self.path, self.module = mounted, path, module
+        self.enter, self.leave, self.last = mounted.enter, mounted.leave, mounted.last
+        self.calls, self.elsewhere = 0, False
+        self.stack = mounted.stacks[mounted.thread]
+        # An edit comes before other people's pre-hooks, which then see the edited value.
+        self.pre = module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=not self.last)
+        self.post = module.register_forward_hook(self.after, always_call=True)
+        if self.last:
+            _observers.update((self.pre.id, self.post.id))
+
+    def remove(self) -> None:
+        _observers.difference_update((self.pre.id, self.post.id))
+        self.pre.remove()
+        self.post.remove()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        return self  # the hooks of a copied model do nothing: they know another module
 
     def __reduce__(self) -> Any:
-        return Mounted, ({}, None, None, True)
+        return _Inert, ()
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        path = self.paths.get(id(module))
-        again = recomputing()
-        if path is None or (threading.get_ident() != self.thread and not again):
-            self.elsewhere.add(path or "")
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        again = _graph_task() != -1 and recomputing()
+        stack = self._stack(module, again)
+        if stack is None:
             return None
         if self.last:
-            _keep_last(module)
-        stack = self.stack
-        frame = Frame(path, self._count(path, again), module, stack[-1] if stack else None, again)
+            _keep_last(module, self.pre.id, self.post.id)
+        if not stack:
+            self.mounted.outer = sys.exception()
+        index = self.calls
+        if again:
+            index = max(index - 1, 0)
+        else:
+            self.calls = index + 1
+        frame = Frame(self.path, index, module, stack[-1] if stack else None, again)
         stack.append(frame)
         return self.enter(frame, args, kwargs) if self.enter else None
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        stack = self.stack
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        stack = self.stack if get_ident() == self.mounted.thread else self.mounted.stacks.get(get_ident())
         if not stack or stack[-1].module is not module:
-            return None  # a call that began in another thread, or before the block opened
+            return None  # a call of a copy, of another thread, or from before the block opened
         frame = stack.pop()
-        error = sys.exception()
-        frame.raised = error if error is not frame.error else None
+        if output is None:  # None may also be what the module answers
+            error = sys.exception()
+            frame.raised = error if error is not self.mounted.outer else None
         return self.leave(frame, output) if self.leave else None
 
-    def _count(self, path: str, again: bool) -> int:
-        index = self.calls.get(path, 0)
-        if again:
-            return max(index - 1, 0)
-        self.calls[path] = index + 1
-        return index
+    def _stack(self, module: nn.Module, again: bool) -> list[Frame] | None:
+        """The running calls of this thread, or None where the call is not ours to record."""
+        thread = get_ident()
+        if thread == self.mounted.thread and module is self.module:
+            return self.stack
+        if again and module is self.module:  # on a GPU, backward recomputes in a thread of its own
+            return self.mounted.stacks.setdefault(thread, [])
+        self.elsewhere = self.elsewhere or module is self.module or bool(getattr(module, "_is_replica", False))
+        return None
+
+
+class _Inert:
+    """What a pickled hook comes back as: a model pickled while somebody looks at it loads as a model nobody looks at."""
+
+    def before(self, *_: Any) -> None:
+        return None
+
+    after = before
 
 
 @contextmanager
 def mount(
     modules: Mapping[str, nn.Module], *, enter: Enter | None = None, leave: Leave | None = None, last: bool = True
 ) -> Iterator[Mounted]:
-    """Hooks on ``modules`` (path -> module) for as long as the block runs, in the thread that opened it.
+    """Hooks on ``modules`` (path -> module) for as long as the block runs, for the calls of the thread that opened it.
 
+    ``enter(frame, args, kwargs)`` and ``leave(frame, output)`` may answer with other values; None leaves them as they
+    are. ``leave`` is also called when the module raised, with ``frame.raised`` set.
     last: run after other people's hooks, to see what the next module receives; False runs before them, to change it.
     """
-    mounted = Mounted(modules, enter, leave, last)
+    mounted = Mounted(enter, leave, last)
     try:
-        mounted.open()
+        for path, module in modules.items():
+            mounted.hooks[path] = _Hook(mounted, path, module)
         yield mounted
     finally:
-        mounted.close()
+        for hook in mounted.hooks.values():
+            hook.remove()
 
 
 @contextmanager
@@ -157,52 +183,56 @@ def tap(model: nn.Module, where: Where, sink: Sink, *, what: Kind | Iterable[Kin
     "output" after it; "grad" and "grad_input" during backward, one event per leaf and per pass.
     Values are the live tensors, not copies. Raises LookupError where nothing is chosen, ValueError for unknown kinds.
     """
-    with tapped(select(model, where), sink, as_kinds(what), gradients=Gradients()):
+
+    def see(frame: Frame, kind: Kind, leaf: Leaf, value: Any) -> None:
+        parent = frame.parent.path if frame.parent else None
+        sink(Event(Site(frame.path, frame.index, kind, leaf), value, frame.module, parent))
+
+    with tapped(select(model, where), see, as_kinds(what), gradients=Gradients()):
         yield
 
 
 @contextmanager
 def tapped(
     modules: Mapping[str, nn.Module],
-    sink: Sink,
+    see: See,
     kinds: tuple[Kind, ...],
     *,
     gradients: Gradients,
     begin: Callable[[Frame, Inputs | None], None] | None = None,
     end: Callable[[Frame, Any], None] | None = None,
 ) -> Iterator[Mounted]:
-    """``tap`` for those who also need to know when calls begin and end (capture, summary)."""
-
-    def emit(frame: Frame) -> Callable[[Site, Any], None]:
-        return lambda site, value: sink(_event(frame, site, value))
+    """``tap`` without the Events, for those who also want to know when a call begins and how it ends (capture)."""
+    inputs_too, input_too, output_too = bool({"input", "grad_input"} & set(kinds)), "input" in kinds, "output" in kinds
+    grad_too, grad_input_too = "grad" in kinds, "grad_input" in kinds
 
     def enter(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        frame.inputs = (args, kwargs)
+        frame.args, frame.kwargs = args, kwargs
+        if grad_too:
+            frame.given = _versions((args, kwargs))
         if frame.again:
             return
-        if "grad" in kinds:
-            frame.given = {id(t): 0 if t.is_inference() else t._version for part in (args, kwargs) for _, t in walk(part)}
-        inputs = named_inputs(frame.module, args, kwargs) if wants_inputs else None
+        inputs = named_inputs(frame.module, args, kwargs) if inputs_too else None
         if begin is not None:
             begin(frame, inputs)
-        if "input" in kinds:
-            emit(frame)(Site(frame.path, frame.index, "input"), inputs)
-        if "grad_input" in kinds:
-            gradients.watch(frame, inputs, "grad_input", emit(frame))
+        if input_too:
+            see(frame, "input", (), inputs)
+        if grad_input_too:
+            gradients.watch(frame, inputs, "grad_input", see)
 
     def leave(frame: Frame, output: Any) -> None:
         if frame.again:
-            if "grad" in kinds and frame.raised is None:
-                gradients.watch_again(frame, output, emit(frame))
+            if grad_too and frame.raised is None:
+                gradients.watch_again(frame, output, see)
             return
         if end is not None:
             end(frame, output)
-        if "output" in kinds and frame.raised is None:
-            emit(frame)(Site(frame.path, frame.index, "output"), output)
-        if "grad" in kinds and frame.raised is None:
-            gradients.watch(frame, output, "grad", emit(frame))
-
-    wants_inputs = "input" in kinds or "grad_input" in kinds
+        if frame.raised is not None:
+            return
+        if output_too:
+            see(frame, "output", (), output)
+        if grad_too:
+            gradients.watch(frame, output, "grad", see)
 
     with eager(), mount(modules, enter=enter, leave=leave) as mounted:
         try:
@@ -222,18 +252,19 @@ def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind in asked)
 
 
-def _event(frame: Frame, site: Site, value: Any) -> Event:
-    return Event(site, value, frame.module, frame.parent.name if frame.parent else None)
+def _versions(values: Any) -> dict[int, int]:
+    """Each tensor's version, by identity: a module that answers with its own input, unchanged, can be told."""
+    return {id(t): 0 if t.is_inference() else t._version for part in values for _, t in walk(part)}
 
 
-def _keep_last(module: nn.Module) -> None:
+def _keep_last(module: nn.Module, pre: int, post: int) -> None:
     """Move observing hooks behind those that were registered since, so that we record what the next module receives.
 
     Each call of a module reads its hooks into a tuple first, so moving one during the call is safe and takes effect
     for the hooks that run after the call.
     """
-    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+    for hooks, own in ((module._forward_hooks, post), (module._forward_pre_hooks, pre)):
         assert isinstance(hooks, OrderedDict)
-        if next(reversed(hooks), None) not in _observers:
+        if next(reversed(hooks)) != own and next(reversed(hooks)) not in _observers:
             for hook_id in [i for i in hooks if i in _observers]:
                 hooks.move_to_end(hook_id)

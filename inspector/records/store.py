@@ -29,6 +29,7 @@ class Call:
         self.site, self.module, self.kinds, self.parent = site, module, kinds, parent
         self.values: dict[str, Any] = {}
         self.why: dict[str, str] = {}  # kind -> why there is no value, or what to know about it
+        self.ended = False
 
     def __getattr__(self, name: str) -> Any:
         if name not in KINDS:
@@ -56,7 +57,13 @@ class Call:
         except RuntimeError as error:  # a borrowed value that was overwritten
             return [[str(site), "", "", "", str(error)]]
         rows = [_tensor_row(site._replace(leaf=leaf), tensor) for leaf, tensor in walk(value)]
-        return rows or [[str(site), "", "", "", self.why.get(kind, f"no tensor but {type(value).__name__}")]]
+        return rows or [[str(site), "", "", "", self.reason(kind, value)]]
+
+    def reason(self, kind: str, value: Any = None) -> str:
+        """Why there is no tensor of this kind."""
+        if kind not in self.values and not self.ended:
+            return "the call has not ended"
+        return self.why.get(kind, f"no tensor but {type(value).__name__}")
 
 
 class Store(Saved, Mapping[str, Call]):
@@ -120,8 +127,8 @@ class Store(Saved, Mapping[str, Call]):
     def _tensor(self, call: Call, site: Site) -> Tensor:
         name = str(site._replace(call=call.site.call))
         value = getattr(call, site.kind)
-        if value is None and site.kind in call.why:
-            raise LookupError(f"{name} is None: {call.why[site.kind]}")
+        if value is None:
+            raise LookupError(f"{name} is None: {call.reason(site.kind)}")
         return only_tensor(pick(value, site.leaf), name)
 
     def __iter__(self) -> Iterator[str]:
@@ -154,9 +161,8 @@ class Store(Saved, Mapping[str, Call]):
         return f"{path!r} was not captured; the store has {len(self._calls)} modules, such as {shown}. {hint}"
 
     def __repr__(self) -> str:
-        rows = [
-            [row[0], call.module, *row[1:]] for call in self._order[:SHOWN] for kind in self.kinds for row in call.rows(kind)
-        ]
+        shown = [(call, kind) for call in self._order[:SHOWN] for kind in self.kinds]
+        rows = [[row[0], call.module, *row[1:]] for call, kind in shown for row in call.rows(kind, self._short(call))]
         lines = [table(["site", "module", "shape", "dtype", "bytes", "values"], rows) if rows else "Store: empty"]
         if len(self._order) > SHOWN:
             lines.append(f"... {SHOWN} of {len(self._order)} calls shown")
@@ -184,11 +190,11 @@ class Store(Saved, Mapping[str, Call]):
         store.meta = tree["meta"]
         for saved in tree["calls"]:
             call = store.add(Call(Site(*saved["site"]), saved["module"], store.kinds, saved["parent"]))
-            call.values, call.why = saved["values"], saved["why"]
+            call.values, call.why, call.ended = saved["values"], saved["why"], True
         coverage = Coverage({path: Status(*status) for path, status in tree["coverage"].items()})
         store.coverage_of = lambda: coverage
         return store
 
 
 def _tensor_row(site: Site, tensor: Tensor) -> list[str]:
-    return [str(site), shape_text(tensor), dtype_text(tensor), f"{nbytes(tensor):,}", digest(tensor)]
+    return [str(site) or "(model)", shape_text(tensor), dtype_text(tensor), f"{nbytes(tensor):,}", digest(tensor)]
