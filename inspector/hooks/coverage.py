@@ -42,7 +42,14 @@ def _times(why: str, count: int, total: int) -> str:
     return why if count == total else f"{why} ({count} of {total} calls)"
 
 
-def _why_not(path: str, module: nn.Module, before: dict[str, nn.Module], now: dict[str, nn.Module], mounted: Mounted) -> str:
+def _why_not(
+    path: str,
+    module: nn.Module,
+    before: dict[str, nn.Module],
+    now: dict[str, nn.Module],
+    mounted: Mounted,
+    ran: dict[str, int],
+) -> str:
     if path in mounted.elsewhere:
         return "it ran in another thread; open the block in the thread that runs the model"
     if isinstance(module, torch.jit.ScriptModule):
