@@ -17,7 +17,7 @@ from inspector.models.lstm import LSTMClassifier
 from inspector.models.shipped import load
 
 if TYPE_CHECKING:
-    from inspector.models import recipe as recipe
+    import inspector.models.recipe as recipe
 
 __all__ = ["CNN", "AttentionClassifier", "LSTMClassifier", "assess", "fit", "load", "recipe", "tasks"]
 

@@ -36,7 +36,8 @@ def fit(
     seed: int = 0,
     progress: bool | Report = True,
 ) -> History:
-    """Train in place with Adam on the cross-entropy; scalars per epoch: loss, accuracy, validation_loss and _accuracy.
+    """Train in place with Adam on the cross-entropy, lr falling along a cosine; scalars per epoch: loss, accuracy,
+    validation_loss and validation_accuracy.
 
     data: Samples with a class target, or a Task, whose test half is not touched. validation: the share of the samples
     held out to watch (0: none), or other Samples. progress: a bar, or a function of the epoch and its scalars.
@@ -44,6 +45,7 @@ def fit(
     """
     train, held = _halves(data.train if isinstance(data, Task) else data, validation, seed)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(epochs, 1))
     rows: list[dict[str, float]] = []
     with as_found(model), own_randomness(model, seed) as draw, _reporting(progress, epochs) as report:
         for epoch in range(1, epochs + 1):
@@ -51,6 +53,7 @@ def fit(
             batches = [train[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
             row = _epoch(model, optimizer, batches, epoch)
             rows.append(row | (_watch(model, held, batch_size) if held else {}))
+            decay.step()
             report(epoch, rows[-1])
     steps = np.arange(1, epochs + 1)
     scalars = {name: (steps, np.array([row[name] for row in rows])) for name in (rows[0] if rows else {})}

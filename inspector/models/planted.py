@@ -19,7 +19,7 @@ MOTIFS = ("rise", "fall", "bump", "dip")
 
 
 def planted_patches(
-    *, train: int = 1500, test: int = 500, size: int = 28, patch: int = 7, noise: float = 0.2, seed: int = 0
+    *, train: int = 3000, test: int = 500, size: int = 28, patch: int = 7, noise: float = 0.2, seed: int = 0
 ) -> Task:
     """Images (1, size, size) with three textured squares: one striped in the way that is the class, one plain, one of
     random dots, all equally bright. evidence: (batch, size, size), the striped square."""
@@ -58,7 +58,7 @@ def _places(size: int, patch: int, draw: torch.Generator) -> list[tuple[int, int
 
 def planted_steps(
     *,
-    train: int = 1500,
+    train: int = 4000,
     test: int = 500,
     steps: int = 40,
     features: int = 4,

@@ -40,7 +40,7 @@ MODELS: dict[str, Shipped] = {
     "lstm": Shipped(LSTMClassifier, tasks.digit_rows, epochs=40, lr=5e-3),
     "attention": Shipped(AttentionClassifier, tasks.digit_rows, epochs=40, lr=5e-3),
     "patches": Shipped(lambda: CNN(widths=(16, 32), hidden=32, classes=len(PATTERNS)), tasks.planted_patches, epochs=20),
-    "steps": Shipped(lambda: LSTMClassifier(4, 32, len(MOTIFS)), tasks.planted_steps, epochs=40, lr=5e-3),
+    "steps": Shipped(lambda: LSTMClassifier(4, 64, len(MOTIFS)), tasks.planted_steps, epochs=40, lr=5e-3),
     "words": Shipped(
         lambda: AttentionClassifier(16, 32, 2, vocabulary=len(VOCABULARY)), tasks.planted_words, epochs=15, lr=5e-3
     ),
