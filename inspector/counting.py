@@ -1,0 +1,150 @@
+"""What a run costs, counted below autograd where no fused layer can hide it: multiply-adds, and bytes kept for backward.
+
+Every operation that the run dispatches is seen; one without a formula adds nothing and is named, so that a total is
+known to be whole or a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from inspector.tensors import nbytes
+
+# Operations that only move or make numbers; views are known to PyTorch.
+_NO_ARITHMETIC = {
+    "clone",
+    "copy_",
+    "_to_copy",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "zeros",
+    "zeros_like",
+    "new_zeros",
+    "ones",
+    "ones_like",
+    "new_ones",
+    "full",
+    "full_like",
+    "new_full",
+    "fill_",
+    "zero_",
+    "arange",
+    "scalar_tensor",
+    "lift_fresh",
+    "item",
+    "_local_scalar_dense",
+    "cat",
+    "stack",
+    "split_with_sizes",
+    "unsafe_split",
+    "unsafe_chunk",
+    "select_scatter",
+    "slice_scatter",
+    "index",
+    "index_select",
+    "gather",
+    "embedding",
+    "constant_pad_nd",
+    "flip",
+    "roll",
+    "repeat",
+    "tril",
+    "triu",
+    "masked_fill",
+    "masked_fill_",
+    "resize_",
+    "set_",
+    "_unsafe_view",
+    "_reshape_copy",
+    "_pack_padded_sequence",
+}
+
+
+class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped
+    """While open, adds each operation's multiply-adds to ``place()``; ``counted`` and ``skipped`` count operations."""
+
+    def __init__(self, add: Callable[[int], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.add, self.total = add, 0
+        self.counted: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        formula = _formula(func)
+        if formula is not None:
+            self._count(formula(output, *args, **(kwargs or {})))
+            self.counted[name] += 1
+        elif not (func.is_view or name in _NO_ARITHMETIC):
+            self.skipped[name] += 1
+        return output
+
+    def _count(self, multiply_adds: int) -> None:
+        self.total += multiply_adds
+        self.add(multiply_adds)
+
+
+def _formula(func: Any) -> Callable[..., int] | None:
+    packet = func._overloadpacket
+    own = _OWN.get(packet.__name__)
+    if own is not None or packet not in flop_registry:
+        return own
+    return lambda output, *args, **kwargs: int(flop_registry[packet](*args, **kwargs, out_val=output)) // 2
+
+
+def _recurrent(rows: int, weights: list[Tensor]) -> int:
+    """Each time step of each sample passes every weight matrix once."""
+    return rows * sum(weight.numel() for weight in weights if weight.dim() == 2)
+
+
+def _rows(input: Tensor) -> int:
+    return input.numel() // max(input.shape[-1], 1)
+
+
+_OWN: dict[str, Callable[..., int]] = {  # what PyTorch's own table of formulas lacks
+    "mkldnn_rnn_layer": lambda out, input, w0, w1, *rest, **kw: _recurrent(_rows(input), [w0, w1]),
+    "_cudnn_rnn": lambda out, input, weight, *rest, **kw: _recurrent(_rows(input), weight),
+    "mv": lambda out, matrix, vector: matrix.numel(),
+    "addmv": lambda out, bias, matrix, vector, **kw: matrix.numel(),
+    "dot": lambda out, a, b: a.numel(),
+    "vdot": lambda out, a, b: a.numel(),
+}
+
+
+@contextmanager
+def kept_for_backward(known: nn.Module, add: Callable[[int], None]) -> Iterator[None]:
+    """Tell ``add`` the bytes of each storage that autograd keeps while the block runs, once; not of parameters and buffers."""
+    seen = {_storage(t): t for t in [*known.parameters(), *known.buffers()]}  # held, so that no memory is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        place = _storage(tensor)
+        if place not in seen:
+            seen[place] = tensor
+            add(_bytes(tensor))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield
+
+
+def _storage(tensor: Tensor) -> int:
+    """Which memory a tensor lies in; a tensor without its own memory (sparse, meta) stands for itself."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return -id(tensor)
+    return tensor.untyped_storage().data_ptr()
+
+
+def _bytes(tensor: Tensor) -> int:
+    """A view keeps the whole memory that it looks into."""
+    return nbytes(tensor) if tensor.layout != torch.strided or tensor.is_meta else tensor.untyped_storage().nbytes()
