@@ -18,56 +18,12 @@ from torch.utils.flop_counter import flop_registry
 
 from inspector.tensors import nbytes
 
-# Operations that only move or make numbers; views are known to PyTorch.
-_NO_ARITHMETIC = {
-    "clone",
-    "copy_",
-    "_to_copy",
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "new_empty",
-    "zeros",
-    "zeros_like",
-    "new_zeros",
-    "ones",
-    "ones_like",
-    "new_ones",
-    "full",
-    "full_like",
-    "new_full",
-    "fill_",
-    "zero_",
-    "arange",
-    "scalar_tensor",
-    "lift_fresh",
-    "item",
-    "_local_scalar_dense",
-    "cat",
-    "stack",
-    "split_with_sizes",
-    "unsafe_split",
-    "unsafe_chunk",
-    "select_scatter",
-    "slice_scatter",
-    "index",
-    "index_select",
-    "gather",
-    "embedding",
-    "constant_pad_nd",
-    "flip",
-    "roll",
-    "repeat",
-    "tril",
-    "triu",
-    "masked_fill",
-    "masked_fill_",
-    "resize_",
-    "set_",
-    "_unsafe_view",
-    "_reshape_copy",
-    "_pack_padded_sequence",
-}
+# Operations that only move or make numbers; which ones are views PyTorch knows.
+_MOVES = """clone copy_ _to_copy empty empty_like empty_strided new_empty zeros zeros_like new_zeros ones ones_like new_ones
+full full_like new_full fill_ zero_ arange scalar_tensor lift_fresh item _local_scalar_dense cat stack split_with_sizes
+unsafe_split unsafe_chunk select_scatter slice_scatter index index_select gather embedding constant_pad_nd flip roll repeat
+tril triu masked_fill masked_fill_ resize_ set_ _unsafe_view _reshape_copy _pack_padded_sequence"""
+_NO_ARITHMETIC = frozenset(_MOVES.split())
 
 
 class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped
@@ -124,7 +80,7 @@ _OWN: dict[str, Callable[..., int]] = {  # what PyTorch's own table of formulas 
 
 @contextmanager
 def kept_for_backward(known: nn.Module, add: Callable[[int], None]) -> Iterator[None]:
-    """Tell ``add`` the bytes of each storage that autograd keeps while the block runs, once; not of parameters and buffers."""
+    """Tell ``add`` the bytes of each memory that autograd keeps while the block runs, but for parameters and buffers."""
     seen = {_storage(t): t for t in [*known.parameters(), *known.buffers()]}  # held, so that no memory is used twice
 
     def pack(tensor: Tensor) -> Tensor:
