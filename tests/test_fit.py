@@ -100,7 +100,7 @@ def test_validation_samples_are_not_trained_on(task):
     model = dropout_model()
     model.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])) if m.training else None)
     models.fit(model, task, epochs=1, batch_size=1000, progress=False)
-    assert sum(seen) == 80 - sum(max(round(0.1 * int((task.train.target == c).sum())), 1) for c in range(4))
+    assert sum(seen) == 80 - 8
 
 
 def test_progress_may_be_a_function_of_the_epoch(task):

@@ -123,7 +123,7 @@ class Task:
         if hasattr(inputs, "columns"):  # a data frame
             known.setdefault("features", [str(column) for column in inputs.columns])
         target, known["classes"] = splitting.as_labels(labels, len(tensor), known.get("classes"))
-        mask = None if valid is None else torch.as_tensor(valid)
+        mask = None if valid is None else splitting.as_mask(valid, tensor)
         whole = Samples(tensor if mask is None else (tensor, mask), target, None, mask, groups, known)
         train, test = (whole[rows] for rows in splitting.stratified(target, test_size, seed))
         if not (standardize and tensor.is_floating_point()):

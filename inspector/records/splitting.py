@@ -5,6 +5,8 @@ The scale comes from the training half alone: a mean over everything would tell 
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +32,16 @@ def as_inputs(values: Any) -> Tensor:
             f"{len(bad)} of {len(tensor)} inputs hold NaN or Inf, first at row {int(bad[0])}; fill or drop them"
         )
     return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def as_mask(valid: Any, inputs: Tensor) -> Tensor:
+    """A mask (samples, time) of the sequences; ValueError where it has another shape or is not bool."""
+    mask = torch.as_tensor(valid)
+    if mask.shape != inputs.shape[:2]:
+        raise ValueError(f"valid has shape {tuple(mask.shape)} but the inputs {tuple(inputs.shape)}; give (samples, time)")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"valid must be a bool mask, not {mask.dtype}; write valid > 0")
+    return mask
 
 
 def as_labels(values: Any, size: int, classes: Sequence[str] | None) -> tuple[Tensor, tuple[str, ...]]:
@@ -61,7 +73,7 @@ def _numbered(labels: list[str], classes: Sequence[str] | None) -> tuple[Tensor,
 
 
 def stratified(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers of two halves, in order: the second has ``share`` of every class, and at least one of each.
+    """Row numbers of two halves, in order: the second has ``share`` of every class as nearly as can be.
 
     Raises ValueError where a class has fewer than two samples.
     """
@@ -69,13 +81,23 @@ def stratified(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]
         raise ValueError(f"the held-out share must lie between 0 and 1, not {share}")
     generator = torch.Generator().manual_seed(seed)
     held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in sorted(set(labels.tolist())):
+    for label, count in _shares(labels, share).items():
         rows = (labels == label).nonzero().flatten()
-        if len(rows) < 2:
-            raise ValueError(f"class {label} has one sample; both halves need one: drop the class or add to it")
-        count = min(max(round(share * len(rows)), 1), len(rows) - 1)
         held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def _shares(labels: Tensor, share: float) -> dict[int, int]:
+    """How many of each class to hold: rounded down, and the rest to those that lost most by it."""
+    sizes = Counter(sorted(labels.tolist()))
+    if min(sizes.values()) < 2:
+        raise ValueError(f"class {min(sizes, key=sizes.__getitem__)} has one sample, but both halves need one: drop or add")
+    exact = {label: share * size for label, size in sizes.items()}
+    held = {label: math.floor(wanted) for label, wanted in exact.items()}
+    left = round(share * len(labels)) - sum(held.values())
+    for label in sorted(exact, key=lambda label: held[label] - exact[label])[:left]:
+        held[label] += 1
+    return {label: min(max(count, 1), sizes[label] - 1) for label, count in held.items()}
 
 
 def scale_of(inputs: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
