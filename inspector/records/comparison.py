@@ -134,7 +134,8 @@ class Comparison(Saved):
         metrics = self.scores.metrics
         head = ["method", *map(self.scores.heading, metrics), "forward", "backward", "seconds"]
         rows = [[*self._row(label, metrics), *self._cost(label)] for label in self.labels]
-        return "\n".join([table(head, rows), *(f"! {warning}" for warning in self.warnings)])
+        legend = "mean [95% interval] #place; ↑ high is better, ↓ low is better; * no other is as good and as cheap"
+        return "\n".join([table(head, rows), legend, *(f"! {warning}" for warning in self.warnings)])
 
     def _row(self, label: str, metrics: list[str]) -> list[str]:
         mark = " (control)" if label in self.controls else ""

@@ -13,6 +13,8 @@ from inspector.records.resampling import Interval, bootstrap
 from inspector.records.saved import Saved
 from inspector.records.tables import table
 
+ARROWS = {"high": "↑", "low": "↓"}
+
 
 @dataclass(frozen=True, eq=False)
 class Curve(Saved):
@@ -94,9 +96,8 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
         return table(["method", *map(self.heading, self.metrics)], rows)
 
     def heading(self, metric: str) -> str:
-        """The metric's name with the way that is better, as a table's head."""
-        better = self.better(metric)
-        return f"{metric} ({better} is better)" if better else metric
+        """The metric's name, with an arrow to the side that is better."""
+        return f"{metric} {ARROWS[better]}" if (better := self.better(metric)) in ARROWS else metric
 
     def cell(self, label: str, metric: str) -> str:
         """Mean and interval as text; "n/a" where the metric is not defined, "-" where it was not asked."""

@@ -1,0 +1,67 @@
+"""Do methods agree? Agreement is no proof of truth, but disagreement means that at most one of two maps is right.
+
+Maps are laid on the inputs first, so that a layer's coarse map can be compared with a fine one; padding is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from inspector.metrics.evidence import mid_ranks
+from inspector.metrics.surface import descending, surface
+from inspector.records import Attribution
+
+Rows = Callable[[Tensor, Tensor, Tensor], Tensor]
+TOP = 0.1  # share of the positions that count as the top
+
+
+def agreement(attributions: Mapping[str, Attribution]) -> dict[str, Tensor]:
+    """(labels, labels) for each way of agreeing: the mean over the samples, NaN samples left out."""
+    laid = [surface(a) for a in attributions.values()]
+    found = {}
+    for name, rows in AGREEMENT.items():
+        means = [[rows(a.heat, b.heat.to(a.heat), a.valid).nanmean() for b in laid] for a in laid]
+        found[name] = torch.stack([torch.stack(line) for line in means]).cpu()
+    return found
+
+
+def spearman_rows(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
+    """(batch,) rank correlation over the valid positions; equals share their mean rank. Of two constant maps 1, of one
+    constant map and another 0."""
+    ranks = [_centred_ranks(values, valid) for values in (first, second)]
+    power = [rank.square().sum(1) for rank in ranks]
+    found = (ranks[0] * ranks[1]).sum(1) / (power[0] * power[1]).sqrt()
+    constant = [p == 0 for p in power]
+    found = torch.where(constant[0] ^ constant[1], 0.0, torch.where(constant[0] & constant[1], 1.0, found))
+    return found.clamp(-1, 1).masked_fill(_broken(first, valid) | _broken(second, valid), torch.nan)
+
+
+def top_k_rows(first: Tensor, second: Tensor, valid: Tensor, share: float = TOP) -> Tensor:
+    """(batch,) share of the top positions by absolute value that both maps have in common, 0 to 1."""
+    count = (share * valid.sum(1)).ceil().clamp(min=1)
+    tops = [descending(values.abs(), valid) < count[:, None] for values in (first, second)]
+    common = (tops[0] & tops[1] & valid).sum(1) / count
+    return common.double().masked_fill(_broken(first, valid) | _broken(second, valid), torch.nan)
+
+
+def sign_rows(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
+    """(batch,) share of the positions at which both maps have the same sign; NaN where no position has one in both."""
+    both = (first != 0) & (second != 0) & valid
+    same = ((first.sign() == second.sign()) & both).sum(1) / both.sum(1)
+    return same.double().masked_fill(_broken(first, valid) | _broken(second, valid), torch.nan)
+
+
+AGREEMENT: dict[str, Rows] = {"spearman": spearman_rows, "top_k": top_k_rows, "sign": sign_rows}
+
+
+def _centred_ranks(values: Tensor, valid: Tensor) -> Tensor:
+    ranks = mid_ranks(values.double().masked_fill(~valid, torch.inf))
+    mean = (ranks * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True)
+    return (ranks - mean) * valid
+
+
+def _broken(values: Tensor, valid: Tensor) -> Tensor:
+    return (~torch.isfinite(values) & valid).any(1)

@@ -1,0 +1,101 @@
+"""What to be careful about in a comparison, in words and with the numbers: the reasons to doubt a table of means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from inspector.metrics.baselines import base_tensors, same_as
+from inspector.metrics.surface import surface
+from inspector.metrics.table import Metric
+from inspector.records import Attribution, Scores
+
+FEW = 10  # samples below which an interval says little
+BROKEN = 0.05  # completeness error above which the claim does not hold
+TIED = 0.5  # share of equal positions above which an order is mostly luck
+
+
+def caveats(
+    model: nn.Module,
+    scores: Scores,
+    attributions: Mapping[str, Attribution],
+    controls: list[str],
+    rows: Mapping[str, Metric],
+) -> list[str]:
+    """Sentences for the reader of a comparison; empty where nothing is suspicious."""
+    methods = {label: a for label, a in attributions.items() if label not in controls}
+    return [
+        *_too_few(attributions),
+        *_no_better(scores, list(methods), controls, rows),
+        *_incomplete(scores, methods),
+        *_circular(model, methods, rows),
+        *_unreadable(methods),
+    ]
+
+
+def _too_few(attributions: Mapping[str, Attribution]) -> Iterator[str]:
+    count = len(next(iter(attributions.values())).samples)
+    if count < FEW:
+        yield f"only {count} samples: the intervals are rough and differences may be luck; use {FEW} or more"
+
+
+def _no_better(scores: Scores, methods: list[str], controls: list[str], rows: Mapping[str, Metric]) -> Iterator[str]:
+    """Any metric by which luck does as well; of the other controls only those that do as well by every metric, because
+    one metric alone is fooled easily."""
+    metrics = [name for name, row in rows.items() if row.kind in ("faithfulness", "evidence", "own") and row.better]
+    for label in methods:
+        for control in controls:
+            failed = [metric for metric in metrics if not _beats(scores, label, control, metric)]
+            if failed and (control == controls[0] or failed == metrics):
+                yield f"{label} is no better than the {control} control by {_listed(failed)}"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _beats(scores: Scores, label: str, control: str, metric: str) -> bool:
+    """Whether the paired interval is wholly on the better side; True where there is nothing to compare."""
+    difference = scores.difference(label, control, metric)
+    if difference.mean != difference.mean:
+        return True
+    return difference.low > 0 if scores.better(metric) == "high" else difference.high < 0
+
+
+def _incomplete(scores: Scores, methods: Mapping[str, Attribution]) -> Iterator[str]:
+    for label, attribution in methods.items():
+        if attribution.delta is None or "completeness" not in scores[label]:
+            continue
+        worst = scores[label]["completeness"].nan_to_num().max().item()
+        if worst > BROKEN:
+            yield f"{label} claims to sum to the difference of outputs but is off by up to {worst:.0%}"
+
+
+def _circular(model: nn.Module, methods: Mapping[str, Attribution], rows: Mapping[str, Metric]) -> Iterator[str]:
+    for label, attribution in methods.items():
+        if attribution.baselines is None or attribution.layer is not None:
+            continue
+        laid = surface(attribution)
+        same = [
+            name
+            for name, row in rows.items()
+            if "baseline" in row.options
+            and same_as(base_tensors(model, laid, row.options["baseline"]), attribution.baselines, laid)
+        ]
+        if same:
+            yield f"{label} was computed with the same baseline that {_listed(same)} removes to, which favours it"
+
+
+def _unreadable(methods: Mapping[str, Attribution]) -> Iterator[str]:
+    for label, attribution in methods.items():
+        laid = surface(attribution)
+        if broken := int(laid.broken.sum()):
+            yield f"{label} has NaN or Inf in {broken} of {len(laid.heat)} maps, which are left out"
+        spread = [len(torch.unique(row[valid])) / int(valid.sum()) for row, valid in zip(laid.heat, laid.valid, strict=True)]
+        flat = sum(len(torch.unique(row[valid])) == 1 for row, valid in zip(laid.heat, laid.valid, strict=True))
+        if flat:
+            yield f"{label} is the same at every position in {flat} of {len(laid.heat)} maps, so its order there is luck"
+        elif attribution.layer is None and sum(spread) / len(spread) < TIED:
+            yield f"{label} has the same value at most positions, so much of its order is luck"

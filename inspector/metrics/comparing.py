@@ -1,0 +1,168 @@
+"""Compare: several methods and the controls on the same samples, with evidence of which can be believed and how far."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from inspector.attribution import METHODS
+from inspector.attribution.untouched import untouched
+from inspector.metrics.agreement import agreement
+from inspector.metrics.caveats import caveats
+from inspector.metrics.controls import controls
+from inspector.metrics.explaining import Explain, explainer
+from inspector.metrics.layers import last_with_positions
+from inspector.metrics.scoring import DEFAULT, labels, score
+from inspector.metrics.surface import surface
+from inspector.metrics.table import Metric, chosen
+from inspector.provenance import provenance
+from inspector.records import Attribution, Comparison, Cost, Samples, as_samples
+
+METHODS_BY_DEFAULT = ("saliency", "input_x_gradient", "integrated_gradients", "grad_cam")
+Progress = bool | None | Callable[[int, int, str], None]
+
+
+def compare(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    target: Any = None,
+    methods: Any = METHODS_BY_DEFAULT,
+    metrics: Any = DEFAULT,
+    layer: Any = None,
+    seed: int = 0,
+    progress: Progress = None,
+    **options: Any,
+) -> Comparison:
+    """Explain the same samples by several methods and judge each, beside controls that explain nothing.
+
+    inputs: Samples, or what the model takes. methods: names or functions, or a mapping of labels to these or to
+    ``dict(method="integrated_gradients", baselines=...)``. metrics: as in ``score``. layer: for methods that need one;
+    None is the last module with spatial or time axes, named in ``settings``. progress: True, False, None (a bar where it
+    lasts and somebody is watching), or a function of (done, total, label). options go to every method.
+    """
+    samples = as_samples(inputs, target)
+    if len(samples) < 2:
+        raise ValueError(
+            "compare needs two samples or more, to tell differences from luck; for one, use attribute and score"
+        )
+    asked, rows = wanted(methods), chosen(metrics)
+    _check_evidence(samples, rows)
+    given_layer, layer = layer, _layer_for(model, samples, asked, layer)
+    asked = {label: {"layer": layer} | own if _needs_layer(own["method"]) else own for label, own in asked.items()}
+    explain = {label: explainer(len(samples), **options | own) for label, own in asked.items()}
+    with untouched(model, seed=seed), _steps(progress, len(asked) + (len(asked) + 3) * len(rows)) as tick:
+        made, said = _explained(model, samples, target, explain, tick)
+        yardsticks = controls(surface(next(iter(made.values()))), seed)
+        made |= {free(name, made): ask(model, samples, target) for name, ask in yardsticks.items()}
+        names = [label for label in made if label not in explain]
+        explain |= dict(zip(names, yardsticks.values(), strict=True))
+        scores = score(model, made, rows, seed=seed, explain=explain, tick=tick)
+        warned = [*_unused(given_layer, asked), *said, *caveats(model, scores, made, names, rows)]
+        agree = agreement(made)
+    settings = {
+        "layer": None if layer is None else str(layer),
+        "seed": seed,
+        "samples": len(samples),
+        "metrics": {name: {"baseline": row.baseline} for name, row in rows.items()},
+        "methods": {label: {k: str(v) for k, v in own.items()} for label, own in asked.items()},
+        "model": provenance(model, seed=seed),
+    }
+    cost = {label: a.cost if label in asked else Cost() for label, a in made.items()}
+    return Comparison(made, scores, agree, cost, tuple(names), tuple(warned), settings)
+
+
+def wanted(methods: Any) -> dict[str, dict[str, Any]]:
+    """Label -> options of ``attribute``, among them ``method``. Raises KeyError for a name that METHODS lacks."""
+    if isinstance(methods, Mapping):
+        found = {label: _entry(label, entry) for label, entry in methods.items()}
+    else:
+        given = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+        found = dict(zip(labels([(_name(method), None) for method in given]), ({"method": m} for m in given), strict=True))
+    if not found:
+        raise ValueError(f"no method was asked for; there are {', '.join(METHODS)}")
+    for own in found.values():
+        _ = METHODS[own["method"]] if isinstance(own["method"], str) else None
+    return found
+
+
+def free(name: str, taken: Mapping[str, Any]) -> str:
+    """A label for a control that no method of the user's has."""
+    return name if name not in taken else free(f"{name}_control", taken)
+
+
+def _entry(label: str, entry: Any) -> dict[str, Any]:
+    if isinstance(entry, Mapping):
+        return {"method": label} | dict(entry)
+    return {"method": entry}
+
+
+def _name(method: Any) -> str:
+    return method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
+
+
+def _needs_layer(method: Any) -> bool:
+    return isinstance(method, str) and METHODS[method].explains == "layer"
+
+
+def _layer_for(model: nn.Module, samples: Samples, asked: Mapping[str, dict[str, Any]], layer: Any) -> Any:
+    """The layer for methods that need one and were given none of their own."""
+    needed = any(_needs_layer(own["method"]) and own.get("layer") is None for own in asked.values())
+    if not needed:
+        return None
+    return last_with_positions(model, samples) if layer is None else layer
+
+
+def _unused(layer: Any, asked: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    if layer is not None and not any(_needs_layer(own["method"]) for own in asked.values()):
+        how = "give it to a method as dict(method=..., layer=...)"
+        yield f"layer={str(layer)!r} was not used, because no method here needs one; {how}"
+
+
+def _check_evidence(samples: Samples, rows: Mapping[str, Metric]) -> None:
+    missing = [name for name, row in rows.items() if row.needs == "evidence" and samples.evidence is None]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} need the truth; give Samples(inputs, evidence=mask), True where it lies")
+
+
+def _explained(
+    model: nn.Module, samples: Samples, target: Any, explain: Mapping[str, Explain], tick: Callable[[str], None]
+) -> tuple[dict[str, Attribution], list[str]]:
+    """The attributions, and what their methods warned of."""
+    made, said = {}, []
+    for label, ask in explain.items():
+        tick(label)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                made[label] = ask(model, samples, target)
+            except Exception as error:
+                error.add_note(
+                    f"while {label!r} was explaining for the comparison; leave it out of methods=... or correct it"
+                )
+                raise
+        said += [f"{label}: {warning.message}" for warning in caught]
+    return made, said
+
+
+@contextmanager
+def _steps(progress: Progress, total: int) -> Iterator[Callable[[str], None]]:
+    """A function to call before each step with its label."""
+    if callable(progress):
+        done = iter(range(total + 1))
+        yield lambda label: progress(next(done), total, label)
+        return
+    from tqdm import tqdm
+
+    hidden = None if progress is None else not progress
+    with tqdm(total=total, disable=hidden, delay=0 if progress else 2, leave=False) as bar:
+
+        def tick(label: str) -> None:
+            bar.set_description(label, refresh=False)
+            bar.update()
+
+        yield tick

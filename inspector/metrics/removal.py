@@ -1,0 +1,116 @@
+"""Faithfulness by removal: take away what the map calls relevant, and see whether the model's output follows.
+
+Steps are shares of each sample's own positions, so that sequences of different length, images and rows give curves
+on one axis; channels of a position go together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from inspector.attribution.untouched import untouched
+from inspector.metrics.baselines import Baseline, base_tensors
+from inspector.metrics.forward import copies_at_once, outputs
+from inspector.metrics.surface import Surface, surface
+from inspector.records import Attribution, Curve
+
+STEPS = 20
+SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the tokens, after DeYoung et al.
+
+
+def deletion(
+    model: nn.Module, attribution: Attribution, *, steps: int = STEPS, baseline: Baseline = "mean", order: str = "most"
+) -> Curve:
+    """Output at the target while ``order`` relevant positions are removed first (Petsiuk et al. 2018).
+
+    x: the share removed, from 0 to 1; y: (batch, steps + 1), the target's own output. order: "most" or "least". At most
+    one step a position. A faithful map makes a low area with "most" and a high one with "least".
+    """
+    laid = surface(attribution)
+    removed, shares = removed_counts(laid, steps)
+    rank = laid.rank if _most(order) else laid.count[:, None] - 1 - laid.rank
+    return _curve(model, attribution, laid, rank >= removed[..., None], shares, baseline)
+
+
+def insertion(
+    model: nn.Module, attribution: Attribution, *, steps: int = STEPS, baseline: Baseline = "mean", order: str = "most"
+) -> Curve:
+    """Output at the target while ``order`` relevant positions come back into an input of nothing but baseline.
+
+    x: the share that is back; y: (batch, steps + 1). A faithful map makes a high area with "most".
+    """
+    laid = surface(attribution)
+    back, shares = removed_counts(laid, steps)
+    rank = laid.rank if _most(order) else laid.count[:, None] - 1 - laid.rank
+    return _curve(model, attribution, laid, rank < back[..., None], shares, baseline)
+
+
+def deletion_gap(model: nn.Module, attribution: Attribution, *, steps: int = STEPS, baseline: Baseline = "mean") -> Tensor:
+    """(batch,) the area between removing the least and the most relevant first (Samek et al. 2017): what both share by
+    being unnatural inputs cancels out."""
+    least = deletion(model, attribution, steps=steps, baseline=baseline, order="least")
+    return least.area - deletion(model, attribution, steps=steps, baseline=baseline).area
+
+
+def comprehensiveness(
+    model: nn.Module, attribution: Attribution, *, shares: tuple[float, ...] = SHARES, baseline: Baseline = "mean"
+) -> Tensor:
+    """(batch,) mean fall of the output when the top shares of positions are removed (DeYoung et al. 2020)."""
+    laid = surface(attribution)
+    counts = top_counts(laid, shares)
+    return _mean_fall(model, attribution, laid, laid.rank >= counts[..., None], baseline)
+
+
+def sufficiency(
+    model: nn.Module, attribution: Attribution, *, shares: tuple[float, ...] = SHARES, baseline: Baseline = "mean"
+) -> Tensor:
+    """(batch,) mean fall of the output when only the top shares of positions are kept (DeYoung et al. 2020)."""
+    laid = surface(attribution)
+    counts = top_counts(laid, shares)
+    return _mean_fall(model, attribution, laid, laid.rank < counts[..., None], baseline)
+
+
+def removed_counts(laid: Surface, steps: int) -> tuple[Tensor, Tensor]:
+    """How many positions each step removes, (steps + 1, batch), and the shares that they are."""
+    if steps < 1:
+        raise ValueError(f"steps={steps}; a curve needs at least one step")
+    most = max(1, int(laid.count.max())) if len(laid.count) else 1
+    shares = torch.linspace(0, 1, min(steps, most) + 1, dtype=torch.float64, device=laid.count.device)
+    return (shares[:, None] * laid.count + 0.5).floor().long(), shares
+
+
+def top_counts(laid: Surface, shares: tuple[float, ...]) -> Tensor:
+    """(shares, batch) positions in each share, at least one."""
+    wanted = torch.tensor(shares, dtype=torch.float64, device=laid.count.device)[:, None] * laid.count
+    return wanted.ceil().long().clamp(min=1)
+
+
+def masked_outputs(
+    model: nn.Module, attribution: Attribution, laid: Surface, keep: Tensor, base: dict[tuple[int | str, ...], Tensor]
+) -> Tensor:
+    """(masks, batch) outputs with the positions outside ``keep`` (masks, batch, positions) removed; many masks a pass."""
+    score, size = outputs(model, attribution), len(attribution.samples)
+    at_once = copies_at_once(laid.inputs, size)
+    with untouched(model):
+        found = [score(laid.changed(some, base)).reshape(len(some), size) for some in torch.split(keep, at_once)]
+    return torch.cat(found)
+
+
+def _curve(
+    model: nn.Module, attribution: Attribution, laid: Surface, keep: Tensor, shares: Tensor, baseline: Baseline
+) -> Curve:
+    y = masked_outputs(model, attribution, laid, keep, base_tensors(model, laid, baseline)).T.contiguous()
+    return Curve(shares.to(y), y.masked_fill(laid.broken[:, None], torch.nan))
+
+
+def _mean_fall(model: nn.Module, attribution: Attribution, laid: Surface, keep: Tensor, baseline: Baseline) -> Tensor:
+    whole = torch.cat([torch.ones_like(keep[:1]), keep])
+    y = masked_outputs(model, attribution, laid, whole, base_tensors(model, laid, baseline))
+    return (y[0] - y[1:]).mean(0).masked_fill(laid.broken, torch.nan)
+
+
+def _most(order: str) -> bool:
+    if order not in ("most", "least"):
+        raise ValueError(f"order={order!r}; there are 'most' and 'least' relevant first")
+    return order == "most"
