@@ -1,0 +1,189 @@
+"""A question to a model: how much did these values count for that score? Every method asks it through ``score``.
+
+The values may be inputs or anything inside the model (an edit puts them there). Each pass says by ``rows`` which
+sample each of its rows belongs to, so that whatever is not explained (masks, lengths, targets) is expanded rightly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector import tensors
+from inspector.attribution.places import at, known, run_for, watch
+from inspector.attribution.positions import Axes
+from inspector.attribution.targets import Target
+from inspector.hooks import edit
+from inspector.records import Cost, Samples
+from inspector.sites import Site
+from inspector.tensors import Leaf, nbytes, rebuild
+
+__all__ = ["Ledger", "Question", "Slot", "expand", "run_for"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One thing that is explained: the tensor at ``leaf`` of the inputs, or the value at ``site`` inside the model,
+    whose batch axis is ``axis``. positions: which axes are (batch first)."""
+
+    name: str
+    leaf: Leaf = ()
+    site: Site | None = None
+    axis: int = 0
+    positions: Axes = None
+
+
+class Ledger:
+    """Counts what an answer takes, pass by pass."""
+
+    def __init__(self) -> None:
+        self.forwards = self.backwards = self.examples = 0
+        self.since = time.perf_counter()
+
+    def forward(self, examples: int) -> None:
+        self.forwards += 1
+        self.examples += examples
+
+    def backward(self, _: Tensor) -> None:
+        self.backwards += 1
+
+    def cost(self) -> Cost:
+        return Cost(self.forwards, self.backwards, self.examples, time.perf_counter() - self.since)
+
+
+@dataclass
+class Question:
+    """values: what is explained, one tensor per slot, batch axis first. baselines: the same shapes, or () where the
+    method needs none. size: samples in the user's batch. last: the scores of the latest pass."""
+
+    model: nn.Module
+    samples: Samples
+    inputs: Any
+    target: Target
+    slots: tuple[Slot, ...] = ()
+    values: tuple[Tensor, ...] = ()
+    baselines: tuple[Tensor, ...] = ()
+    ledger: Ledger = field(default_factory=Ledger)
+    budget: int = 2**30
+    last: Tensor | None = None
+    bytes_per_example: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.target.size
+
+    def score(self, *values: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(n,) scores of n = k * size rows; without ``rows``, k copies of the batch one after the other."""
+        rows = self.rows(values[0]) if rows is None else rows
+        score = self.target(self._answer(values, rows), rows)
+        self.last = score.detach()
+        if score.requires_grad:
+            score.register_hook(self.ledger.backward)  # type: ignore[no-untyped-call]  # torch's own is untyped
+        return score
+
+    def rows(self, values: Tensor) -> Tensor:
+        n = values.shape[0]
+        if n % self.size or not n:
+            raise ValueError(f"score wants whole batches of {self.size} samples, one after the other, not {n} rows")
+        return torch.arange(n, device=values.device) % self.size
+
+    def for_captum(self, *values_and_rows: Tensor) -> Tensor:
+        """``score`` as Captum calls it: the rows are its additional argument, which it expands with the values."""
+        *values, rows = values_and_rows
+        return self.score(*values, rows=rows)
+
+    def gradient(self, score: Tensor, values: Sequence[Any]) -> tuple[Tensor, ...]:
+        """The gradient of the summed scores; raises ValueError where none arrives, which is not the zero gradient."""
+        if not score.requires_grad:
+            raise ValueError(
+                "the score has no gradient: the model detaches its output, runs under no_grad inside, or does not use what "
+                "is explained; a perturbation method such as occlusion needs none"
+            )
+        found = torch.autograd.grad(score.sum(), list(values), allow_unused=True)
+        for slot, gradient in zip(self.slots, found, strict=False):
+            if gradient is None:
+                raise ValueError(
+                    f"no gradient reaches {slot.name}: the target does not depend on it, or through something that has no "
+                    "gradient; leave it out with explain=..., or use a perturbation method such as occlusion"
+                )
+        return found
+
+    def fresh(self) -> tuple[Tensor, ...]:
+        """The values as leaves that a gradient may be asked of."""
+        return tuple(value.detach().requires_grad_() for value in self.values)
+
+    def difference(self) -> Tensor:
+        """(batch,) the score of the values minus the score of the baselines, from one pass of both."""
+        both = [torch.cat([value, base]) for value, base in zip(self.values, self.baselines, strict=True)]
+        score = self.weighed(both)
+        return score[: self.size] - score[self.size :]
+
+    def weighed(self, values: Sequence[Tensor]) -> Tensor:
+        """The scores of a pass that also learns how many bytes an example costs where a graph is kept."""
+        seen: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            seen[tensor.untyped_storage().data_ptr()] = nbytes(tensor)
+            return tensor
+
+        leaves = [value.detach().requires_grad_() for value in values]
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            score = self.score(*leaves).detach()
+        fixed = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        kept = sum(size for place, size in seen.items() if place not in fixed)
+        self.bytes_per_example = max(1, kept // len(score))
+        return score
+
+    def copies(self) -> int:
+        """How many copies of the batch fit into one pass within the budget."""
+        return max(1, self.budget // (self.size * max(1, self.bytes_per_example)))
+
+    def run(self, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Any:
+        """The model's answer for these rows of the inputs, with the explained tensors put in place."""
+        self.ledger.forward(len(rows))
+        return tensors.run(self.model, expand(self.inputs, rows, self.size, placed))
+
+    def _answer(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
+        pairs = list(zip(self.slots, values, strict=True))
+        placed = {slot.leaf: value for slot, value in pairs if slot.site is None}
+        changes = {slot.site: _putting(value, slot.axis) for slot, value in pairs if slot.site is not None}
+        neuron = self.target.neuron
+        with _edited(self.model, changes):
+            if neuron is None:
+                return self.run(placed, rows)
+            return self._at_neuron(known(self.model, neuron.site), placed, rows)
+
+    def _at_neuron(self, site: Site, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Tensor:
+        seen = watch(self.model, [site.path], lambda: self.run(placed, rows), (site.kind,))
+        _, value, _ = at(seen, site)
+        if value.dim() == 0 or value.shape[0] != len(rows):
+            raise ValueError(f"{site} has no batch axis first, so one unit of each sample cannot be read there")
+        return value
+
+
+def expand(inputs: Any, rows: Tensor, size: int, placed: Mapping[Leaf, Tensor]) -> Any:
+    """The inputs for these rows: explained tensors are put in place, other per-sample tensors are indexed."""
+    same = len(rows) == size
+
+    def change(leaf: Leaf, tensor: Tensor) -> Tensor:
+        if leaf in placed:
+            return placed[leaf]
+        per_sample = tensor.dim() and tensor.shape[0] == size
+        return tensor[rows.to(tensor.device)] if per_sample and not same else tensor
+
+    return rebuild(inputs, change)
+
+
+def _putting(value: Tensor, axis: int) -> Callable[[Tensor], Tensor]:
+    """Cloned, because a layer may be followed by an in-place operation, which no leaf allows."""
+    return lambda there: value.movedim(0, axis).clone()
+
+
+def _edited(model: nn.Module, changes: Mapping[Any, Callable[[Tensor], Tensor]]) -> AbstractContextManager[None]:
+    return edit(model, changes) if changes else nullcontext()

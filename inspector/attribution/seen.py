@@ -1,0 +1,133 @@
+"""What layer methods are made of: each layer's activation and its gradient, for all layers from one pass.
+
+The gradient is asked of the edge of the value at the moment it was seen, so that an in-place operation behind the layer
+changes neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from inspector.attribution.places import batch_axis
+from inspector.attribution.positions import Axes, layer_axes
+from inspector.attribution.question import Question
+from inspector.hooks import Where, tap
+from inspector.sites import Kind, Site
+from inspector.tensors import walk
+
+
+@dataclass
+class Seen:
+    """One layer in one pass, batch axis first. gradient: of the summed scores. delta: (batch,) where it is claimed."""
+
+    site: Site
+    activation: Tensor
+    gradient: Tensor | None = None
+    positions: Axes = None
+    delta: Tensor | None = None
+
+    @property
+    def grad(self) -> Tensor:
+        assert self.gradient is not None  # a method that needs it looks with gradients
+        return self.gradient
+
+
+class Look:
+    """Everything floating that passes the chosen modules in one run."""
+
+    def __init__(self, *, gradient: bool) -> None:
+        self.gradient = gradient
+        self.values: dict[Site, Tensor] = {}
+        self.modules: dict[Site, nn.Module] = {}
+        self.edges: dict[Site, Any] = {}
+
+    def see(self, event: Any) -> None:
+        for leaf, tensor in walk(event.value):
+            if tensor.is_floating_point():
+                site = event.site._replace(leaf=leaf)
+                self.values[site] = tensor.detach().clone()
+                self.modules[site] = event.module
+                if self.gradient and tensor.requires_grad:
+                    self.edges[site] = get_gradient_edge(tensor)
+
+    def gradients(self, score: Tensor) -> dict[Site, Tensor]:
+        """The gradient of the summed scores at every site that the score depends on."""
+        sites = list(self.edges)
+        if not sites or not score.requires_grad:
+            return {}
+        found = torch.autograd.grad(score.sum(), [self.edges[site] for site in sites], allow_unused=True)
+        return {site: gradient for site, gradient in zip(sites, found, strict=True) if gradient is not None}
+
+
+@dataclass
+class Pass:
+    """One pass over many layers: values and gradients as the modules lay them out, and the axis that is the batch."""
+
+    look: Look
+    grads: Mapping[Site, Tensor]
+    score: Tensor | None
+    rows: int
+
+    def front(self, site: Site, axis: int) -> tuple[Tensor, Tensor | None]:
+        gradient = self.grads.get(site)
+        return self.look.values[site].movedim(axis, 0), None if gradient is None else gradient.movedim(axis, 0)
+
+
+def run_pass(
+    question: Question, where: Where, values: Sequence[Tensor], *, kinds: Sequence[Kind] = ("output",), gradient: bool = True
+) -> Pass:
+    """Run the model once on k copies of the batch and take every chosen layer's value and gradient."""
+    look = Look(gradient=gradient)
+    n = len(values[0]) if values else question.size
+    rows = torch.arange(n, device=values[0].device if values else None) % question.size
+    with tap(question.model, where, look.see, what=kinds), torch.set_grad_enabled(gradient):
+        if not gradient:
+            question.run({slot.leaf: v for slot, v in zip(question.slots, values, strict=True) if slot.site is None}, rows)
+            return Pass(look, {}, None, n)
+        score = question.score(*values, rows=rows)
+    return Pass(look, look.gradients(score), score.detach(), n)
+
+
+class Axis:
+    """Which axis of each layer's value is the batch; a second pass with another batch size decides where shapes do not."""
+
+    def __init__(self, question: Question, where: Where, kinds: Sequence[Kind]) -> None:
+        self.question, self.where, self.kinds = question, where, kinds
+        self.other: dict[Site, Tensor] | None = None
+
+    def of(self, seen: Pass, site: Site) -> int:
+        return batch_axis(seen.look.modules[site], site, seen.look.values[site], seen.rows, lambda: self._again(site))
+
+    def _again(self, site: Site) -> Tensor:
+        if self.other is None:
+            look = Look(gradient=False)
+            rows = torch.tensor([*range(self.question.size), 0])
+            with tap(self.question.model, self.where, look.see, what=self.kinds), torch.no_grad():
+                self.question.run({}, rows)
+            self.other = look.values
+        return self.other[site]
+
+
+def once(
+    question: Question, where: Where, *, kinds: Sequence[Kind] = ("output",), gradient: bool = True
+) -> dict[Site, Seen]:
+    """Activation (and gradient) of every chosen layer from one forward and one backward pass.
+
+    Layers that the score does not depend on are left out where a gradient is wanted: no gradient is not a zero one.
+    """
+    seen = run_pass(question, where, question.fresh(), kinds=kinds, gradient=gradient)
+    axis = Axis(question, where, kinds)
+    found = {}
+    for site in seen.look.values:
+        if gradient and site not in seen.grads:
+            continue
+        activation, grad = seen.front(site, axis.of(seen, site))
+        positions = layer_axes(question.model, seen.look.modules[site], site, activation)
+        found[site] = Seen(site, activation, grad, positions)
+    return found

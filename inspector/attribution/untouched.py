@@ -1,0 +1,109 @@
+"""A model is explained as it predicts, in evaluation mode, and is handed back exactly as it was, also after an error.
+
+Whole dictionaries of the modules are compared afterwards, because a method may leave more than it says: Captum leaves
+``.input``, ``.rule`` and ``.activations`` on modules, and a model may count its own calls.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called"),
+)
+
+
+@contextmanager
+def untouched(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
+    """Inside: evaluation mode, gradients on, random numbers from ``seed``. Afterwards everything is as it was."""
+    with ExitStack() as stack:
+        stack.enter_context(_same_random_state(model, seed))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_recurrent_backward(model))
+        stack.enter_context(_same_modules(model))
+        stack.enter_context(_quiet())
+        yield
+
+
+@contextmanager
+def _same_random_state(model: nn.Module, seed: int) -> Iterator[None]:
+    places = {t.device for t in (*model.parameters(), *model.buffers())}
+    cuda = sorted({p.index or 0 for p in places if p.type == "cuda"})
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _recurrent_backward(model: nn.Module) -> Iterator[None]:
+    """cuDNN refuses the backward pass of an RNN in evaluation mode; torch's own kernels do it."""
+    on_gpu = any(p.is_cuda for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters())
+    with torch.backends.cudnn.flags(enabled=False) if on_gpu else ExitStack():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Captum's remarks on requires_grad and on its own hooks are about its workings, not about the user's model."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"captum\..*")
+        yield
+
+
+@contextmanager
+def _same_modules(model: nn.Module) -> Iterator[None]:
+    modules = list(model.modules())
+    before = [_state(module) for module in modules]
+    buffers = [(b, b._version, b.clone()) for b in model.buffers() if not b.is_inference()]
+    try:
+        for module in modules:
+            module.training = False  # not .eval(): a module's own train() may do more than set the mode
+        yield
+    finally:
+        for module, state in zip(modules, before, strict=True):
+            _restore(module, *state)
+        for buffer, version, saved in buffers:
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(saved)
+
+
+def _state(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
+    hooks = {name: dict(module.__dict__[name]) for name in _HOOKS if module.__dict__.get(name)}
+    return dict(module.__dict__), hooks
+
+
+def _restore(module: nn.Module, attributes: dict[str, Any], hooks: dict[str, dict[Any, Any]]) -> None:
+    now = module.__dict__
+    for name in [n for n in now if n not in attributes]:
+        del now[name]
+    for name, value in attributes.items():
+        if now.get(name) is not value:
+            now[name] = value
+    for name in _HOOKS:
+        found = now.get(name)
+        if found is not None and dict(found) != hooks.get(name, {}):
+            found.clear()
+            found.update(hooks.get(name, {}))
+
+
+def private(tensor: Tensor) -> Tensor:
+    """A copy of the user's tensor that methods may ask gradients of."""
+    return tensor.detach().clone()
