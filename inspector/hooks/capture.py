@@ -18,6 +18,7 @@ from inspector.records.store import Call, Store
 from inspector.sites import Kind, Site
 from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, nbytes, rebuild, walk
 
+DROPPED = "dropped by keep="
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -97,7 +98,9 @@ class _Recorder:
             self._expect(frame, "grad_input", inputs, {})
 
     def end(self, frame: Frame, output: Any) -> None:
-        call: Call = frame.scratch
+        call: Call | None = frame.scratch
+        if call is None:  # it raised before it could begin
+            return
         call.ended = True
         if frame.raised is not None:
             call.why.update(dict.fromkeys(self.kinds, f"the call raised {type(frame.raised).__name__}"))
@@ -125,6 +128,8 @@ class _Recorder:
 
     def _kept(self, tensor: Tensor, frame: Frame, kind: Kind, leaf: Leaf) -> Any:
         kept = self.keep(tensor)
+        if kept is None:
+            frame.scratch.why[kind] = DROPPED
         if self.budget is not None:
             self._count(_size(kept), Site(frame.path, frame.index, kind, leaf))
         return kept
@@ -145,11 +150,10 @@ class _Recorder:
 
     def finish(self, mounted: Mounted) -> None:
         """Say for every gradient that did not come why, and let go of the model."""
-        calls = {(path, index): call for path in mounted.calls for index, call in enumerate(self.store.calls(path))}
         for (path, index, kind), slots in self.expected.items():
             reasons = {format_leaf(leaf): self._reason(path, slot) for leaf, slot in slots.items() if slot.value is None}
             if reasons:
-                calls[path, index].why[kind] = _joined(reasons, len(slots))
+                self.store.by_path[path][index].why[kind] = _joined(reasons, len(slots))
         self.expected.clear()
         coverage = cover(self.model, self.chosen, self.before, self.store, mounted)
         self.store.coverage_of = lambda: coverage
@@ -158,7 +162,7 @@ class _Recorder:
         if path in self.gradients.unclear:
             return SEVERAL_RECOMPUTED
         if slot.passes:
-            return "dropped by keep="
+            return DROPPED
         if slot.reason is not None:
             return slot.reason
         return "not reached by the loss" if self.gradients.arrived else "backward did not run inside the block"

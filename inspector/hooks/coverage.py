@@ -30,12 +30,12 @@ def cover(
 
 def _notes(store: Store, path: str) -> dict[str, str]:
     notes: dict[str, dict[str, int]] = {}
-    for call in store.calls(path):
+    calls = store.by_path.get(path, [])
+    for call in calls:
         for kind, why in call.why.items():
             notes.setdefault(kind, {}).setdefault(why, 0)
             notes[kind][why] += 1
-    total = len(store.calls(path))
-    return {kind: "; ".join(_times(why, n, total) for why, n in whys.items()) for kind, whys in notes.items()}
+    return {kind: "; ".join(_times(why, n, len(calls)) for why, n in whys.items()) for kind, whys in notes.items()}
 
 
 def _times(why: str, count: int, total: int) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from inspector.hooks.eager import eager
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import checkpointing
+from inspector.hooks.refusals import refuse_transforms
 from inspector.hooks.select import names, select
 from inspector.hooks.tap import Frame, mount
 from inspector.sites import Site
@@ -39,7 +40,7 @@ def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[Non
     0.0
     """
     editor = _Editor(model, {Site.parse(site): change for site, change in changes.items()})
-    with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False):
+    with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False, guard=refuse_transforms):
         yield
     editor.check()
 

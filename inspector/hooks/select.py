@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from torch import nn
 
+from inspector.hooks.refusals import refuse_model
+
 Where: TypeAlias = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool] | Iterable["Where"]
 
 # Where a wrapper keeps what it wraps. "module" is a common name, so it only counts inside these classes.
@@ -22,8 +24,9 @@ def select(model: nn.Module, where: Where = "*") -> dict[str, nn.Module]:
     where: a glob over the names ("" is the model itself, "*" all of them), a type, a module, a predicate
     ``(name, module) -> bool``, or a collection of these. Every alias of a shared module finds it; a glob leaves the
     modules of parametrizations out unless it names them.
-    Raises LookupError with near matches when nothing fits, TypeError for anything else.
+    Raises LookupError with near matches when nothing fits, TypeError for anything else and for scripted models.
     """
+    refuse_model(model)
     named = names(model)
     found = set(_match(model, named, where))
     chosen: dict[int, str] = {}

@@ -6,6 +6,7 @@ recomputation from a new call, and takes its hooks away when the block ends, how
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from inspector.hooks.eager import eager
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import recomputing
+from inspector.hooks.refusals import refuse_transforms
 from inspector.hooks.select import Where, select
 from inspector.sites import KINDS, Kind, Site
 from inspector.tensors import Inputs, Leaf, walk
@@ -64,8 +66,8 @@ _observers: set[int] = set()  # ids of hooks that must see what the next module 
 class Mounted:
     """A block with hooks on modules: how often each ran, and which ran in a thread that did not open the block."""
 
-    def __init__(self, enter: Enter | None, leave: Leave | None, last: bool) -> None:
-        self.enter, self.leave, self.last = enter, leave, last
+    def __init__(self, enter: Enter | None, leave: Leave | None, last: bool, guard: Callable[[], None] | None) -> None:
+        self.enter, self.leave, self.last, self.guard = enter, leave, last, guard
         self.thread = threading.get_ident()
         self.outer: BaseException | None = None  # what the caller was handling when the outermost module was called
         self.stacks: dict[int, list[Frame]] = {self.thread: []}
@@ -87,7 +89,7 @@ class _Hook:
 
     def __init__(self, mounted: Mounted, path: str, module: nn.Module) -> None:
         self.mounted, self.path, self.module = mounted, path, module
-        self.enter, self.leave, self.last = mounted.enter, mounted.leave, mounted.last
+        self.enter, self.leave, self.last, self.guard = mounted.enter, mounted.leave, mounted.last, mounted.guard
         self.calls, self.elsewhere = 0, False
         self.stack = mounted.stacks[mounted.thread]
         # An edit comes before other people's pre-hooks, which then see the edited value.
@@ -108,6 +110,8 @@ class _Hook:
         return _Inert, ()
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.guard is not None:
+            self.guard()
         again = _graph_task() != -1 and recomputing()
         stack = self._stack(module, again)
         if stack is None:
@@ -157,17 +161,24 @@ class _Inert:
 
 @contextmanager
 def mount(
-    modules: Mapping[str, nn.Module], *, enter: Enter | None = None, leave: Leave | None = None, last: bool = True
+    modules: Mapping[str, nn.Module],
+    *,
+    enter: Enter | None = None,
+    leave: Leave | None = None,
+    last: bool = True,
+    guard: Callable[[], None] | None = None,
 ) -> Iterator[Mounted]:
     """Hooks on ``modules`` (path -> module) for as long as the block runs, for the calls of the thread that opened it.
 
     ``enter(frame, args, kwargs)`` and ``leave(frame, output)`` may answer with other values; None leaves them as they
     are. ``leave`` is also called when the module raised, with ``frame.raised`` set.
     last: run after other people's hooks, to see what the next module receives; False runs before them, to change it.
+    guard: called before each call; it may raise to refuse it.
     """
-    mounted = Mounted(enter, leave, last)
+    mounted = Mounted(enter, leave, last, guard)
     try:
-        for path, module in modules.items():
+        hookable = {path: m for path, m in modules.items() if not isinstance(m, torch.jit.ScriptModule)}
+        for path, module in hookable.items():  # of a scripted one, coverage tells that it never calls hooks
             mounted.hooks[path] = _Hook(mounted, path, module)
         yield mounted
     finally:
@@ -234,7 +245,7 @@ def tapped(
         if grad_too:
             gradients.watch(frame, output, "grad", see)
 
-    with eager(), mount(modules, enter=enter, leave=leave) as mounted:
+    with eager(), mount(modules, enter=enter, leave=leave, guard=refuse_transforms) as mounted:
         try:
             yield mounted
         finally:
@@ -265,6 +276,11 @@ def _keep_last(module: nn.Module, pre: int, post: int) -> None:
     """
     for hooks, own in ((module._forward_hooks, post), (module._forward_pre_hooks, pre)):
         assert isinstance(hooks, OrderedDict)
-        if next(reversed(hooks)) != own and next(reversed(hooks)) not in _observers:
+        if next(reversed(hooks)) != own and _somebody_behind(hooks, own):
             for hook_id in [i for i in hooks if i in _observers]:
                 hooks.move_to_end(hook_id)
+
+
+def _somebody_behind(hooks: OrderedDict[int, Any], own: int) -> bool:
+    behind = itertools.takewhile(lambda hook_id: hook_id != own, reversed(hooks))
+    return any(hook_id not in _observers for hook_id in behind)

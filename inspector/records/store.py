@@ -76,13 +76,13 @@ class Store(Saved, Mapping[str, Call]):
         self.kinds, self.model = kinds, model
         self.aliases = dict(aliases or {})  # other names of a shared module -> the name its calls are kept under
         self.meta: dict[str, Any] = {}
-        self._calls: dict[str, list[Call]] = {}
+        self.by_path: dict[str, list[Call]] = {}
         self._order: list[Call] = []
         self.coverage_of: Any = lambda: Coverage({})
 
     def add(self, call: Call) -> Call:
         """Take in the next call (makers only)."""
-        self._calls.setdefault(call.site.path, []).append(call)
+        self.by_path.setdefault(call.site.path, []).append(call)
         self._order.append(call)
         return call
 
@@ -94,9 +94,9 @@ class Store(Saved, Mapping[str, Call]):
     def calls(self, path: str) -> list[Call]:
         """Every call of one module, in order; KeyError with near matches where there is none."""
         path = self.aliases.get(path, path)
-        if path not in self._calls:
+        if path not in self.by_path:
             raise KeyError(self._unknown(path))
-        return self._calls[path]
+        return self.by_path[path]
 
     def __getitem__(self, name: str | Site) -> Call:
         return self._one(Site.parse(name))
@@ -145,20 +145,20 @@ class Store(Saved, Mapping[str, Call]):
         return True
 
     def _key(self, call: Call) -> str:
-        several = len(self._calls[call.site.path]) > 1
+        several = len(self.by_path[call.site.path]) > 1
         return key(call.site.path, call.site.call if several else None)
 
     def _short(self, call: Call) -> Site:
-        return call.site if len(self._calls[call.site.path]) > 1 else call.site._replace(call=None)
+        return call.site if len(self.by_path[call.site.path]) > 1 else call.site._replace(call=None)
 
     def _unknown(self, path: str) -> str:
         reason = self.coverage.get(path)
         if reason is not None:
             return f"{path!r} was chosen but never ran: {reason.reason}"
-        near = difflib.get_close_matches(path, [*self._calls, *self.aliases], n=3)
+        near = difflib.get_close_matches(path, [*self.by_path, *self.aliases], n=3)
         hint = f"Did you mean {', '.join(map(repr, near))}?" if near else "Choose it in capture(model, where=...)."
-        shown = ", ".join(map(repr, list(self._calls)[:6]))
-        return f"{path!r} was not captured; the store has {len(self._calls)} modules, such as {shown}. {hint}"
+        shown = ", ".join(map(repr, list(self.by_path)[:6]))
+        return f"{path!r} was not captured; the store has {len(self.by_path)} modules, such as {shown}. {hint}"
 
     def __repr__(self) -> str:
         shown = [(call, kind) for call in self._order[:SHOWN] for kind in self.kinds]
