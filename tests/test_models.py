@@ -39,7 +39,9 @@ def test_the_article_s_network_has_its_sizes():
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("options", [{"channels": 3}, {"widths": (4,)}, {"widths": (4, 5, 6)}, {"size": (20, 33)}, {"hidden": 5}])
+@pytest.mark.parametrize(
+    "options", [{"channels": 3}, {"widths": (4,)}, {"widths": (4, 5, 6)}, {"size": (20, 33)}, {"hidden": 5}]
+)
 def test_sizes_are_arguments(options):
     size = options.get("size", 28)
     height, width = (size, size) if isinstance(size, int) else size
@@ -119,7 +121,9 @@ def test_tokens_need_no_mask():
 
 def test_a_blanked_word_is_not_the_end_of_the_sentence():
     model = models.AttentionClassifier(4, 6, 2, vocabulary=9)
-    torch.testing.assert_close(model(torch.tensor([[3, 0, 2, 0]])), model(torch.tensor([[3, 0, 2]]), torch.ones(1, 3).bool()))
+    torch.testing.assert_close(
+        model(torch.tensor([[3, 0, 2, 0]])), model(torch.tensor([[3, 0, 2]]), torch.ones(1, 3).bool())
+    )
     assert model(torch.zeros(2, 4, dtype=torch.long)).isfinite().all()
 
 
@@ -158,7 +162,9 @@ def test_an_unknown_model_is_named_with_what_there_is():
 
 
 def test_a_recipe_trained_twice_gives_the_same_weights(monkeypatch, tmp_path, capsys):
-    tiny = shipped.Shipped(lambda: models.LSTMClassifier(4, 5, 4), lambda: models.tasks.planted_steps(train=60, test=20), epochs=2)
+    tiny = shipped.Shipped(
+        lambda: models.LSTMClassifier(4, 5, 4), lambda: models.tasks.planted_steps(train=60, test=20), epochs=2
+    )
     monkeypatch.setitem(MODELS, "tiny", tiny)
     models.recipe.main(["tiny", "--out", str(tmp_path)])
     assert "accuracy" in capsys.readouterr().out

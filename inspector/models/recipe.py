@@ -22,7 +22,7 @@ WEIGHTS = Path(__file__).with_name("weights")
 def train(name: str, *, seed: int = 0, progress: bool | Report = True) -> tuple[nn.Module, History]:
     """A shipped model trained anew, in eval mode, and how it went."""
     model, row = build(name, seed=seed), MODELS[name]
-    history = fit(model, row.task(), epochs=row.epochs, lr=row.lr, seed=seed, progress=progress)
+    history = fit(model, row.task(), epochs=row.epochs, lr=row.lr, batch_size=row.batch_size, seed=seed, progress=progress)
     return model.eval(), history
 
 

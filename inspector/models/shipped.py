@@ -32,15 +32,16 @@ class Shipped(NamedTuple):
     build: Callable[[], nn.Module]
     task: Callable[[], Task]
     epochs: int
-    lr: float = 1e-3
+    lr: float
+    batch_size: int = 32
 
 
 MODELS: dict[str, Shipped] = {
-    "cnn": Shipped(CNN, tasks.digits, epochs=15),
+    "cnn": Shipped(CNN, tasks.digits, epochs=20, lr=2e-3),
     "lstm": Shipped(LSTMClassifier, tasks.digit_rows, epochs=40, lr=5e-3),
-    "attention": Shipped(AttentionClassifier, tasks.digit_rows, epochs=40, lr=5e-3),
-    "patches": Shipped(lambda: CNN(widths=(16, 32), hidden=32, classes=len(PATTERNS)), tasks.planted_patches, epochs=20),
-    "steps": Shipped(lambda: LSTMClassifier(4, 64, len(MOTIFS)), tasks.planted_steps, epochs=40, lr=5e-3),
+    "attention": Shipped(AttentionClassifier, tasks.digit_rows, epochs=80, lr=5e-3, batch_size=16),
+    "patches": Shipped(lambda: CNN(widths=(16, 32), hidden=32, classes=len(PATTERNS)), tasks.planted_patches, 20, lr=3e-3),
+    "steps": Shipped(lambda: LSTMClassifier(4, 64, len(MOTIFS)), tasks.planted_steps, 40, 1e-2, batch_size=64),
     "words": Shipped(
         lambda: AttentionClassifier(16, 32, 2, vocabulary=len(VOCABULARY)), tasks.planted_words, epochs=15, lr=5e-3
     ),
