@@ -49,4 +49,5 @@ def _has_positions(tensor: Tensor, size: int, image: bool, steps: int) -> bool:
         return False
     if image:
         return tensor.dim() >= 4 and tensor[0, 0].numel() > 1
-    return tensor.dim() == 3 and tensor.shape[1] == steps > 1
+    weights = tensor.dim() == 3 and tensor.shape[2] == steps  # attention from steps to steps has no features
+    return tensor.dim() == 3 and tensor.shape[1] == steps > 1 and not weights

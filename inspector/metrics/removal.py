@@ -76,14 +76,15 @@ def removed_counts(laid: Surface, steps: int) -> tuple[Tensor, Tensor]:
     if steps < 1:
         raise ValueError(f"steps={steps}; a curve needs at least one step")
     most = max(1, int(laid.count.max())) if len(laid.count) else 1
-    shares = torch.linspace(0, 1, min(steps, most) + 1, dtype=torch.float64, device=laid.count.device)
-    return (shares[:, None] * laid.count + 0.5).floor().long(), shares
+    steps = min(steps, most)
+    step = torch.arange(steps + 1, device=laid.count.device)
+    return (2 * step[:, None] * laid.count + steps) // (2 * steps), step / steps  # halves up, exactly
 
 
 def top_counts(laid: Surface, shares: tuple[float, ...]) -> Tensor:
     """(shares, batch) positions in each share, at least one."""
     wanted = torch.tensor(shares, dtype=torch.float64, device=laid.count.device)[:, None] * laid.count
-    return wanted.ceil().long().clamp(min=1)
+    return (wanted - 1e-9).ceil().long().clamp(min=1)  # a tenth of 30 is 3, whatever floating point says
 
 
 def masked_outputs(
