@@ -76,7 +76,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_spoiled(task):
     model = dropout_model()
     broken = Samples(torch.full((8, 16, 4), torch.inf), torch.zeros(8, dtype=torch.long))
     before = weights(model).clone()
-    with pytest.raises(FloatingPointError, match="nan in epoch 1.*lower lr"):
+    with pytest.raises(FloatingPointError, match=r"nan in epoch 1.*lower lr"):
         models.fit(model, broken, epochs=2, validation=0, progress=False)
     assert torch.equal(weights(model), before)
 

@@ -157,13 +157,13 @@ def test_loading_leaves_the_random_state_alone_and_gives_a_fresh_model():
 
 
 def test_an_unknown_model_is_named_with_what_there_is():
-    with pytest.raises(LookupError, match="there are cnn, lstm.*Did you mean 'lstm'"):
+    with pytest.raises(LookupError, match=r"there are cnn, lstm.*Did you mean 'lstm'"):
         models.load("lsmt")
 
 
 def test_a_recipe_trained_twice_gives_the_same_weights(monkeypatch, tmp_path, capsys):
     tiny = shipped.Shipped(
-        lambda: models.LSTMClassifier(4, 5, 4), lambda: models.tasks.planted_steps(train=60, test=20), epochs=2
+        lambda: models.LSTMClassifier(4, 5, 4), lambda: models.tasks.planted_steps(train=60, test=20), epochs=2, lr=1e-3
     )
     monkeypatch.setitem(MODELS, "tiny", tiny)
     models.recipe.main(["tiny", "--out", str(tmp_path)])

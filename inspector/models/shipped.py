@@ -15,15 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from inspector import archive
 from inspector.models import tasks
 from inspector.models.attention import AttentionClassifier
 from inspector.models.cnn import CNN
 from inspector.models.lstm import LSTMClassifier
 from inspector.models.planted import MOTIFS, PATTERNS, VOCABULARY
 from inspector.records.samples import Task
-
-KIND = "Weights"
 
 
 class Shipped(NamedTuple):
@@ -70,9 +67,16 @@ def build(name: str, *, seed: int = 0) -> nn.Module:
 
 def read(model: nn.Module, path: Path) -> None:
     """Put saved weights into a model of the same shape."""
-    model.load_state_dict(archive.load(path, kind=KIND))
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(path))
 
 
 def write(model: nn.Module, path: Path) -> Path:
-    """Save a model's weights in half precision; what is read back is what was written, rounded."""
-    return archive.save(path, {name: tensor.half() for name, tensor in model.state_dict().items()}, kind=KIND)
+    """Save a model's weights in half precision, as a plain safetensors file that any library reads; returns the path."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+    return unfinished.replace(path)
