@@ -1,0 +1,237 @@
+"""The same verbs at the terminal: ``inspector demo``, ``summary``, ``compare``, ``watch``, ``report`` and ``methods``.
+
+typer and rich come with the extra "demo" and are loaded when a command runs. Until then annotations stay text, so that
+this module can be imported without them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from inspector.records import Comparison
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code: 0 done, 1 an error in one sentence, 2 a wrong call, 130 Ctrl-C."""
+    missing = [name for name in ("typer", "rich") if find_spec(name) is None]
+    if missing:
+        sys.exit(f'inspector: the terminal needs {" and ".join(missing)}; install them: pip install "inspector[demo]"')
+    try:
+        _app()(args=arguments, prog_name="inspector")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # a user at the terminal is told what to do, not where in our code it happened
+        from inspector.printing import sentence
+
+        sys.exit(f"inspector: {sentence(error)}")
+
+
+def _app() -> typer.Typer:
+    globals()["typer"] = import_module("typer")
+    app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback(help="See what a PyTorch network does, and whether its explanation can be believed.")(lambda: None)
+    for command in (demo, summary, compare, watch, report, methods):
+        app.command()(command)
+    return app
+
+
+def demo(
+    name: Annotated[str, typer.Argument(help="cnn, lstm, attention, or all of them")] = "all",
+    train: Annotated[bool, typer.Option("--train", help="train them anew first, a minute each")] = False,
+    out: Annotated[Path, typer.Option(help="folder for the pictures and the page")] = Path("inspector-demo"),
+    json: Annotated[bool, typer.Option("--json", help="print data instead of tables")] = False,
+) -> None:
+    """Load three trained models, judge them on real data, look inside, explain, and judge the explanations.
+
+    \b
+    inspector demo
+    inspector demo lstm --out lstm-demo
+    inspector demo cnn --train
+    """
+    from inspector import printing
+    from inspector.demo import TITLES
+    from inspector.demo import demo as walk
+
+    with printing.bar("loading") as tell:
+        made = walk(TITLES if name == "all" else [name], train=train, out=out, tell=tell)
+    if json:
+        scores = {c.name: {"assessment": _rates(c.assessment), "comparison": _scores(c.comparison)} for c in made.chapters}
+        return printing.as_json({"folder": made.folder, "page": made.page, "models": scores})
+    return _print_demo(made, out)
+
+
+def _print_demo(made: Any, out: Path) -> None:
+    from inspector import describe, printing
+    from inspector.demo import TITLES
+    from inspector.report import tables
+
+    for found in made.chapters:
+        printing.heading(TITLES[found.name])
+        printing.tables([next(tables.assessment(found.assessment)), next(tables.scores(found.comparison.scores))])
+        printing.say(describe(found.assessment), "", describe(found.comparison), "")
+    if made.folder != out:
+        printing.say(f"{out} was there already, so this went into {made.folder}.")
+    pictures = len(list(made.folder.glob("*.png")))
+    printing.say(f"Look at {made.page}: one page that needs no network. {pictures} pictures lie beside it.")
+
+
+def summary(
+    model: Annotated[str, typer.Argument(help="cnn, lstm, attention, torchvision:resnet18, package.module:factory")],
+    input: Annotated[list[str] | None, typer.Option(help="files, or samples of a task such as digits:0-7")] = None,
+    shape: Annotated[str, typer.Option(help="numbers of this shape as input, such as 1,3,224,224")] = "",
+    weights: Annotated[str | None, typer.Option(help="safetensors file or state dict")] = None,
+    runs: Annotated[int, typer.Option(help="runs for the median time")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="print data instead of a table")] = False,
+) -> None:
+    """Modules in run order: shapes, parameters, multiply-adds, memory and time.
+
+    \b
+    inspector summary cnn
+    inspector summary torchvision:resnet18 --shape 1,3,224,224
+    inspector summary my.package:make_model --input batch.npy
+    """
+    from inspector import printing, terminal
+    from inspector.report import tables
+    from inspector.summary import summary as of
+
+    network = terminal.model_from(model, weights)
+    found = of(network, terminal.summary_inputs(model, input or [], shape), runs=runs)
+    if json:
+        return printing.as_json(found.to_dict())
+    printing.tables(tables.summary(found))
+    return printing.say(*found.totals())
+
+
+def compare(
+    model: Annotated[str, typer.Argument(help="cnn, lstm, attention, torchvision:resnet18, package.module:factory")],
+    input: Annotated[list[str] | None, typer.Option(help="files, or samples of a task such as digits:0-7")] = None,
+    methods: Annotated[str, typer.Option(help="names with commas between them; inspector methods lists them")] = "",
+    metrics: Annotated[str, typer.Option(help="names with commas between them")] = "",
+    target: Annotated[int | None, typer.Option(help="class to explain; the predicted one unless told")] = None,
+    layer: Annotated[str | None, typer.Option(help="for methods that need one")] = None,
+    weights: Annotated[str | None, typer.Option(help="safetensors file or state dict")] = None,
+    seed: Annotated[int, typer.Option(help="of the random control and of sampling methods")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder for the record, a picture and a page")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print data instead of tables")] = False,
+) -> None:
+    """Explain the same samples by several methods and judge each beside a random control.
+
+    \b
+    inspector compare cnn --input digits:0-15 --methods saliency,integrated_gradients,grad_cam
+    inspector compare torchvision:resnet18 --weights resnet18.safetensors --input cat.jpg --input dog.jpg --out pets
+    """
+    from inspector import printing, terminal
+    from inspector.metrics import compare as judge
+
+    network = terminal.model_from(model, weights)
+    samples = terminal.samples_from(input or [], model)
+    chosen: dict[str, Any] = {"methods": methods.split(",")} if methods else {}
+    chosen |= {"metrics": metrics.split(",")} if metrics else {}
+    aim = terminal.predicted(network, samples) if target is None else target
+    with printing.bar("explaining") as tell:
+        found = judge(network, samples, target=aim, layer=layer, seed=seed, progress=printing.steps(tell), **chosen)
+    folder = _write(found, out) if out else None
+    if json:
+        return printing.as_json(_scores(found) | {"folder": folder})
+    return _print_comparison(found, folder)
+
+
+def _write(found: Comparison, out: Path) -> Path:
+    from inspector.demo import new_folder
+    from inspector.report import report as page
+    from inspector.viz import show
+
+    folder = new_folder(out)
+    found.save(folder / "comparison.safetensors")
+    show(found).savefig(folder / "comparison.png")
+    page(folder / "report.html", found, title="Explanations, compared")
+    return folder
+
+
+def _print_comparison(found: Comparison, folder: Path | None) -> None:
+    from inspector import describe, printing
+    from inspector.report import tables
+
+    printing.tables(tables.scores(found.scores, found.controls))
+    printing.say(describe(found))
+    if folder:
+        printing.say("", f"Written to {folder}: the page report.html, comparison.png and comparison.safetensors.")
+
+
+def watch(
+    run: Annotated[str, typer.Argument(help="folder that a Monitor writes to, also while it does")],
+    every: Annotated[float, typer.Option(help="seconds between looks")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="look once and leave")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print data, once")] = False,
+) -> None:
+    """Follow a training: its curves, its layers, and what is wrong, by the files that the Monitor writes.
+
+    \b
+    inspector watch runs/first
+    inspector watch runs/first --once --json
+    """
+    from inspector import printing, watching
+    from inspector.records import History
+
+    if json:
+        return printing.as_json(watching.data(History.load(run)))
+    return watching.watch(run, every=every, once=once or not sys.stdout.isatty())
+
+
+def report(
+    records: Annotated[list[str], typer.Argument(help="files that a record's .save() wrote, and folders of runs")],
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="heading of the page")] = "",
+    private: Annotated[bool, typer.Option("--private", help="leave out every input and activation")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print data")] = False,
+) -> None:
+    """Make one page, which needs no network, out of saved records.
+
+    \b
+    inspector report comparison.safetensors runs/first --out page.html
+    """
+    from inspector import printing, terminal
+    from inspector.report import report as page
+
+    made = page(out, *map(terminal.record_from, records), title=title, private=private)
+    if json:
+        return printing.as_json({"page": made})
+    return printing.say(f"Look at {made}.")
+
+
+def methods(
+    json: Annotated[bool, typer.Option("--json", help="print data instead of tables")] = False,
+) -> None:
+    """The attribution methods and the metrics that there are."""
+    from inspector import METHODS, METRICS, printing
+
+    if json:
+        explained = {name: {key: getattr(row, key) for key in _METHOD} for name, row in METHODS.items()}
+        return printing.as_json({"methods": explained, "metrics": {name: row.about() for name, row in METRICS.items()}})
+    return printing.say("Methods", METHODS, "", "Metrics", METRICS)
+
+
+_METHOD = ("explains", "needs", "complete", "signed", "passes", "captum", "paper", "limits")
+
+
+def _rates(assessment: Any) -> dict[str, Any]:
+    return {name: getattr(assessment, name) for name in ("n", "accuracy", "precision", "recall", "f1")}
+
+
+def _scores(comparison: Comparison) -> dict[str, Any]:
+    """Mean and 95 % interval per method and metric."""
+    scores = comparison.scores
+    intervals = {
+        label: {m: dict(zip(("mean", "low", "high"), scores.interval(label, m), strict=True)) for m in scores[label]}
+        for label in scores
+    }
+    cost = {label: cost._asdict() for label, cost in comparison.cost.items()}
+    return {"scores": intervals, "controls": comparison.controls, "cost": cost, "warnings": comparison.warnings}
