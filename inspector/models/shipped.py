@@ -74,9 +74,9 @@ def read(model: nn.Module, path: Path) -> None:
 
 def write(model: nn.Module, path: Path) -> Path:
     """Save a model's weights in half precision, as a plain safetensors file that any library reads; returns the path."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+    unfinished.write_bytes(save({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}))
     return unfinished.replace(path)
