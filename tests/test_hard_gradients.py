@@ -176,7 +176,6 @@ def test_not_reached_is_not_zero_and_a_late_backward_is_neither():
 
 @pytest.mark.parametrize("kind", ["flatten", "mha", "conv"])
 def test_a_view_written_in_place_gives_the_gradient_at_its_base_or_the_reason(kind):
-    attention = nn.MultiheadAttention(4, 2, batch_first=True)
     parts = {
         "flatten": (nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2))), torch.randn(3, 4)),
         "mha": (
