@@ -49,7 +49,13 @@ def capture(
     chosen = select(model, where)
     recorder = _Recorder(model, chosen, as_kinds(what), keep, _bytes(budget))
     with tapped(
-        chosen, recorder.see, recorder.kinds, gradients=recorder.gradients, begin=recorder.begin, end=recorder.end
+        chosen,
+        recorder.see,
+        recorder.kinds,
+        gradients=recorder.gradients,
+        begin=recorder.begin,
+        end=recorder.end,
+        lacks=recorder.lacks,
     ) as mounted:
         recorder.follow(mounted)
         try:
@@ -106,6 +112,9 @@ class _Recorder:
             call.why.update(dict.fromkeys(self.kinds, f"the call raised {type(frame.raised).__name__}"))
         elif "grad" in self.kinds:
             self._expect(frame, "grad", output, frame.given)
+
+    def lacks(self, frame: Frame, kind: Kind, why: str) -> None:
+        frame.scratch.why[kind] = why
 
     def see(self, frame: Frame, kind: Kind, leaf: Leaf, value: Any) -> None:
         if kind == "grad" or kind == "grad_input":

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from inspector.hooks.eager import eager
+from inspector.hooks.facets import Facets
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import recomputing
@@ -44,7 +45,7 @@ class Frame:
     """One running call of one module. ``index`` counts its calls since the block opened; ``again`` marks the
     recomputation of an earlier call by activation checkpointing, which is no call of its own."""
 
-    __slots__ = ("again", "args", "given", "index", "kwargs", "module", "parent", "path", "raised", "scratch")
+    __slots__ = ("again", "args", "facets", "given", "index", "kwargs", "module", "parent", "path", "raised", "scratch")
 
     def __init__(self, path: str, index: int, module: nn.Module, parent: Frame | None, again: bool) -> None:
         self.path, self.index, self.module, self.parent, self.again = path, index, module, parent, again
@@ -53,6 +54,7 @@ class Frame:
         self.raised: BaseException | None = None
         self.given: dict[int, int] = {}  # id of each tensor that came in -> its version then; filled where gradients are
         self.scratch: Any = None  # whatever ``enter`` hands to ``leave``
+        self.facets: Any = None  # what Facets.begin hands to Facets.end
 
 
 Enter = Callable[[Frame, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
@@ -191,7 +193,8 @@ def tap(model: nn.Module, where: Where, sink: Sink, *, what: Kind | Iterable[Kin
     """Send what passes the chosen modules to ``sink`` as Events while the block runs.
 
     what: one kind or several. "input" is sent before the call, as a mapping by the forward parameters' names;
-    "output" after it; "grad" and "grad_input" during backward, one event per leaf and per pass.
+    "output" after it, and "attention" and "gates" where the call has them; "grad" and "grad_input" during backward, one
+    event per leaf and per pass.
     Values are the live tensors, not copies. Raises LookupError where nothing is chosen, ValueError for unknown kinds.
     """
 
@@ -212,10 +215,13 @@ def tapped(
     gradients: Gradients,
     begin: Callable[[Frame, Inputs | None], None] | None = None,
     end: Callable[[Frame, Any], None] | None = None,
+    lacks: Callable[[Frame, Kind, str], None] | None = None,
 ) -> Iterator[Mounted]:
-    """``tap`` without the Events, for those who also want to know when a call begins and how it ends (capture)."""
+    """``tap`` without the Events, for those who also want to know when a call begins, how it ends, and why it has no
+    attention or no gates (capture)."""
     inputs_too, input_too, output_too = bool({"input", "grad_input"} & set(kinds)), "input" in kinds, "output" in kinds
     grad_too, grad_input_too = "grad" in kinds, "grad_input" in kinds
+    facets = Facets(modules, kinds) if {"attention", "gates"} & set(kinds) else None
 
     def enter(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         frame.args, frame.kwargs = args, kwargs
@@ -230,12 +236,15 @@ def tapped(
             see(frame, "input", (), inputs)
         if grad_input_too:
             gradients.watch(frame, inputs, "grad_input", see)
+        if facets is not None:
+            facets.begin(frame)
 
     def leave(frame: Frame, output: Any) -> None:
         if frame.again:
             if grad_too and frame.raised is None:
                 gradients.watch_again(frame, output, see)
             return
+        found = facets.end(frame, output) if facets is not None else {}
         if end is not None:
             end(frame, output)
         if frame.raised is not None:
@@ -244,12 +253,19 @@ def tapped(
             see(frame, "output", (), output)
         if grad_too:
             gradients.watch(frame, output, "grad", see)
+        for kind, (value, why) in found.items():
+            if value is not None:
+                see(frame, kind, (), value)
+            elif lacks is not None:
+                lacks(frame, kind, why)
 
     with eager(), mount(modules, enter=enter, leave=leave, guard=refuse_transforms) as mounted:
         try:
             yield mounted
         finally:
             gradients.close()
+            if facets is not None:
+                facets.close()
 
 
 def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:

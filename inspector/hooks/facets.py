@@ -1,0 +1,90 @@
+"""What fused modules compute and never hand out: attention weights per head, and the gates of LSTM and GRU.
+
+Both are recomputed from what a call was given and gave back, off the graph, so the model's own run stays as it is.
+A call that has none gets None and the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import nn
+
+from inspector.hooks.attention_weights import Watch, is_stock, mha_weights
+from inspector.hooks.fast_path import FastPaths
+from inspector.hooks.gates import gates_of, random_state_of
+from inspector.sites import Kind
+
+if TYPE_CHECKING:
+    from inspector.hooks.tap import Frame
+
+_NO_ATTENTION = (
+    "it computes no attention that can be seen: it is no nn.MultiheadAttention, and no scaled_dot_product_attention was "
+    "called in its own forward (a module inside it that was chosen too has its own)"
+)
+
+
+class Facet(NamedTuple):
+    value: Any
+    why: str = ""  # why the value is None
+
+
+class Facets:
+    """Asked at the beginning and the end of each call, from inside the hooks; ``close`` when the block ends.
+
+    attention: (batch, heads, target, source) before dropout, as ``mha_weights`` and ``sdpa_weights`` say; where one call
+    computes several, a tuple in order. gates: a mapping, as ``gates_of`` says. Always detached, also with ``keep=live``.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], kinds: tuple[Kind, ...]) -> None:
+        self.attention, self.gates = "attention" in kinds, "gates" in kinds
+        self.fast_paths = FastPaths(modules)
+        self.watch = Watch()
+
+    def begin(self, frame: Frame) -> None:
+        outer = self.watch.begin(self._watched(frame)) if self.attention else None
+        frame.facets = outer, random_state_of(frame.module) if self.gates else None
+
+    def end(self, frame: Frame, output: Any) -> dict[Kind, Facet]:
+        """The facets of the call that ends now; empty where it raised."""
+        if frame.facets is None:  # it raised before it could begin
+            return {}
+        outer, state = frame.facets
+        facets: dict[Kind, Facet] = {}
+        if self.attention and frame.raised is None:
+            facets["attention"] = _explained(lambda: self._attention(frame))
+        if self.gates and frame.raised is None:
+            facets["gates"] = _explained(lambda: gates_of(frame.module, (frame.args, frame.kwargs), output, state))
+        if self.attention:
+            self.watch.end(outer)
+        return facets
+
+    def close(self) -> None:
+        self.watch.close()
+
+    def _watched(self, frame: Frame) -> bool:
+        """The parts that PyTorch is made of call no attention themselves; what they hold may."""
+        leaf = type(frame.module).__module__.startswith("torch.nn.modules.") and not any(frame.module.children())
+        return not (leaf or is_stock(frame.module) or self.fast_paths.in_the_way(frame.path))
+
+    def _attention(self, frame: Frame) -> Any:
+        if is_stock(frame.module):
+            return mha_weights(frame.module, frame.args, frame.kwargs)
+        found = self.watch.found or []
+        for error in found:
+            if isinstance(error, Exception):
+                raise error
+        if not found:
+            raise LookupError(self.fast_paths.in_the_way(frame.path) or _NO_ATTENTION)
+        return found[0] if len(found) == 1 else tuple(found)
+
+
+def _explained(compute: Callable[[], Any]) -> Facet:
+    """A facet that cannot be had never disturbs the run. A LookupError's text is the reason."""
+    try:
+        return Facet(compute())
+    except LookupError as error:
+        return Facet(None, str(error))
+    except Exception as error:
+        return Facet(None, f"it could not be recomputed: {type(error).__name__}: {error}")
