@@ -47,6 +47,7 @@ class History(Saved):
 
     histograms[kind][name] is (steps, counts): counts (steps, 66) of |value| by power of two, in the bins of ``LOG2_BINS``;
     bins are fixed, so histograms of several steps or runs add up.
+    watch[name] is (steps, values) like a scalar: what every step is checked for, "grad_norm" (of the applied gradients).
     unit: "step" or "epoch". meta: model class, seed, versions and whatever else the maker knew.
     """
 
@@ -55,6 +56,7 @@ class History(Saved):
     stats: Stats = field(default_factory=Stats)
     findings: list[Finding] = field(default_factory=list)
     histograms: dict[str, dict[str, tuple[Column, Column]]] = field(default_factory=dict)
+    watch: dict[str, tuple[Column, Column]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to_tree(self) -> dict[str, Any]:

@@ -37,8 +37,9 @@ def stats_line(step: int, values: Column, present: Column) -> str:
     return _line(line | {"of": len(present)})
 
 
-def scalars_line(step: int, scalars: Mapping[str, float]) -> str:
-    return _line({"step": step, "scalars": {name: _number(value) for name, value in scalars.items()}})
+def scalars_line(step: int, scalars: Mapping[str, float], key: str = "scalars") -> str:
+    """key: "scalars" for what the user logged, "watch" for what is checked at every step."""
+    return _line({"step": step, key: {name: _number(value) for name, value in scalars.items()}})
 
 
 def histogram_line(step: int, kind: str, names: Sequence[str], counts: Column) -> str:
@@ -83,6 +84,7 @@ class _Run:
         self.series: list[Series] = []
         self.frames: list[tuple[int, Column, Column]] = []  # step, which columns, values
         self.scalars: list[tuple[int, dict[str, Any]]] = []
+        self.watch: list[tuple[int, dict[str, Any]]] = []
         self.histograms: list[tuple[int, str, list[str], Column]] = []
         self.findings: list[dict[str, Any]] = []
 
@@ -93,6 +95,8 @@ class _Run:
             self.frames.append((int(line["step"]), _columns(line), _unpack(line["values"], "<f4")))
         elif "scalars" in line:
             self.scalars.append((int(line["step"]), line["scalars"]))
+        elif "watch" in line:
+            self.watch.append((int(line["step"]), line["watch"]))
         elif "histogram" in line:
             counts = _unpack(line["counts"], "<i4").reshape(len(line["names"]), -1)
             self.histograms.append((int(line["step"]), line["histogram"], line["names"], counts))
@@ -106,13 +110,15 @@ class _Run:
     def _supersede(self, step: int) -> None:
         self.frames = [frame for frame in self.frames if frame[0] <= step]
         self.scalars = [row for row in self.scalars if row[0] <= step]
+        self.watch = [row for row in self.watch if row[0] <= step]
         self.histograms = [row for row in self.histograms if row[0] <= step]
         self.findings = [finding for finding in self.findings if finding["step"] <= step]
 
     def tree(self) -> dict[str, Any]:
         stats = block(self.frames, self.series).to_tree()
         tree = {"unit": self.unit, "stats": stats, "findings": self.findings, "meta": self.meta}
-        return tree | {"scalars": columns(self.scalars), "histograms": _stacked(self.histograms)}
+        tree |= {"scalars": columns(self.scalars), "watch": columns(self.watch)}
+        return tree | {"histograms": _stacked(self.histograms)}
 
 
 def block(frames: Sequence[tuple[int, Column, Column]], series: Sequence[Series]) -> Stats:

@@ -1,0 +1,6 @@
+"""The training monitor: statistics that cost next to nothing, of the gradients that are applied, and what is wrong."""
+
+from inspector.monitor.monitor import Monitor
+from inspector.monitor.rules import RULES, Rule
+
+__all__ = ["RULES", "Monitor", "Rule"]

@@ -1,0 +1,90 @@
+"""Keeps what was measured: in memory for the rules, in the run's folder, and in the sinks that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspector.monitor.diagnosis import WINDOW, Diagnosis, Rules
+from inspector.monitor.folder import Folder, create, reopen
+from inspector.monitor.memory import Memory
+from inspector.monitor.resolve import Resolved
+from inspector.records.history import Finding, History
+
+
+class Book:
+    """The record of one run. ``to``: the folder, or None for memory only; ``resume``: continue there after this step."""
+
+    def __init__(self, to: str | Path | None, resume: int | None, rules: Rules, meta: dict[str, Any]) -> None:
+        self.memory = Memory(meta)
+        self.diagnosis = Diagnosis(rules)
+        self.folder: Folder | None = None
+        self.unlooked = 0
+        self.alarmed = False
+        if to is not None and resume is not None:
+            self._resume(to, resume)
+        elif to is not None:
+            self.folder = create(to, meta)
+
+    def _resume(self, to: str | Path, step: int) -> None:
+        self.folder, history = reopen(to, step)
+        self.memory.recall(history)
+        self.diagnosis.found = list(history.findings)
+
+    def frame(self, resolved: Resolved) -> None:
+        if not len(resolved.at):
+            return
+        self.memory.add_frame(resolved.step, resolved.at, resolved.values)
+        self.unlooked += 1
+        self.alarmed = self.alarmed or not np.isfinite(resolved.values).all()
+        if self.folder is not None:
+            self.folder.frame(resolved.step, self.memory.series, resolved.at, resolved.values)
+        for kind, names, counts in resolved.histograms:
+            self.memory.add_histogram(resolved.step, kind, names, counts)
+            if self.folder is not None:
+                self.folder.histogram(resolved.step, kind, names, counts)
+
+    def scalars(self, values: Iterable[tuple[int, str, float]]) -> None:
+        rows: dict[int, dict[str, float]] = {}
+        for step, name, value in values:
+            rows.setdefault(step, {})[name] = value
+        for step, row in rows.items():
+            self.memory.add_scalars(step, row)
+        if self.folder is not None and rows:
+            self.folder.rows(list(rows.items()), "scalars")
+
+    def watch(self, values: Iterable[tuple[int, float]]) -> None:
+        rows = [(step, {"grad_norm": norm}) for step, norm in values]
+        for step, row in rows:
+            self.memory.add_watch(step, row)
+        if self.folder is not None and rows:
+            self.folder.rows(rows, "watch")
+
+    def look(self) -> None:
+        """Let the rules look at the recent steps."""
+        self.unlooked, self.alarmed = 0, False
+        if not self.diagnosis.rules:
+            return
+        for finding in self.diagnosis.look(self.memory.history(last=WINDOW)):
+            self.memory.findings.append(finding)
+            if self.folder is not None:
+                self.folder.finding(finding)
+
+    def history(self) -> History:
+        return replace(self.memory.history(), findings=self.findings())
+
+    def findings(self) -> list[Finding]:
+        return self.diagnosis.ranked()
+
+    def close(self, meta: dict[str, Any]) -> None:
+        self.memory.meta.update(meta)
+        folder, self.folder = self.folder, None
+        if folder is not None:
+            try:
+                folder.meta(meta)
+            finally:
+                folder.close()

@@ -1,0 +1,87 @@
+"""The rows that are measured and the tables they are measured into: the one place that knows which value goes where."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inspector.monitor.table import Table, Ticket, flat
+
+
+class Place(NamedTuple):
+    """Where a value's numbers are: which table, which slot."""
+
+    device: torch.device
+    slot: int
+
+
+class Call(NamedTuple):
+    """One call of a module: rows and places of its outputs, places of its inputs; in the order in which calls ended."""
+
+    rows: list[int]
+    outputs: list[Place]
+    inputs: list[Place]
+
+
+class Step(NamedTuple):
+    """What one step measured, on its way to the host."""
+
+    step: int
+    tickets: dict[torch.device, Ticket]
+    calls: list[Call]
+
+    @property
+    def ready(self) -> bool:
+        return all(ticket.ready for ticket in self.tickets.values())
+
+
+class Measure:
+    """Row numbers and tables. ``sampling``: also look at a sample of elements; ``lean``: rows that need no shifting."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+        self.ids: dict[tuple[str, str], int] = {}
+        self.tables: dict[torch.device, Table] = {}
+        self.lean: set[int] = set()
+        self.calls: list[Call] = []
+        self.sampling = False
+
+    def row(self, kind: str, name: str) -> int:
+        """The number of a row; a new row is measured the careful way until its spread is known."""
+        key = (kind, name)
+        if key not in self.ids:
+            self.ids[key] = len(self.rows)
+            self.rows.append(key)
+        return self.ids[key]
+
+    def table(self, device: torch.device) -> Table:
+        if device not in self.tables:
+            self.tables[device] = Table(device)
+        return self.tables[device]
+
+    def put(self, kind: str, name: str, tensor: Tensor, at: int | None = None) -> tuple[Place, int] | None:
+        """Reduce a tensor into its row; its place and number of elements, None where there is nothing to reduce."""
+        value = flat(tensor)
+        if value is None:
+            return None
+        row = self.row(kind, name)
+        careful = row not in self.lean
+        slot = self.table(value.device).write(row, value, careful=careful, sample=self.sampling, at=at)
+        return Place(value.device, slot), value.numel()
+
+    def learn(self, rows: set[int], careful: set[int]) -> None:
+        """Which of the measured rows can do with plain squares."""
+        self.lean |= rows - careful
+        self.lean -= careful
+
+    def flush(self, step: int) -> Step:
+        tickets = {device: table.flush() for device, table in self.tables.items() if table.used or table.extras}
+        calls, self.calls = self.calls, []
+        return Step(step, tickets, calls)
+
+    def clear(self) -> None:
+        self.calls = []
+        for table in self.tables.values():
+            table.clear()

@@ -1,0 +1,115 @@
+"""What the monitor remembers while a run goes on: recent steps in full, old ones thinned, so that memory stays flat.
+
+The folder on disk keeps everything; this is for the rules and for ``monitor.history``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from inspector.monitor.arrival import Array
+from inspector.records.history import Finding, History, Series
+from inspector.records.runfolder import block, columns
+
+Rows = list[tuple[int, dict[str, float]]]
+
+_FRAMES, _CELLS, _SCALARS, _RECENT = 4096, 8_000_000, 65_536, 256
+
+
+class Memory:
+    """Frames are (step, which series, values); scalars are (step, name -> value)."""
+
+    def __init__(self, meta: dict[str, Any]) -> None:
+        self.meta = meta
+        self.series: list[Series] = []
+        self.place: dict[Series, int] = {}
+        self.frames: list[tuple[int, Array, Array]] = []
+        self.scalars: Rows = []
+        self.watch: Rows = []
+        self.histograms: dict[str, dict[str, list[tuple[int, Array]]]] = {}
+        self.findings: list[Finding] = []
+        self._cells = 0
+
+    def recall(self, history: History) -> None:
+        """Take over what an earlier session kept."""
+        stats = history.stats
+        self.series = list(stats.series)
+        self.place = {series: i for i, series in enumerate(self.series)}
+        for step, cells, present in zip(stats.steps.tolist(), stats.cells, stats.present, strict=True):
+            at = np.flatnonzero(present)
+            self.add_frame(step, at, cells[at])
+        self.scalars, self.watch = _rows(history.scalars), _rows(history.watch)
+        self.findings = list(history.findings)
+        for kind, names in history.histograms.items():
+            self.histograms[kind] = {n: list(zip(s.tolist(), c, strict=True)) for n, (s, c) in names.items()}
+
+    def declare(self, row: tuple[str, str], statistics: tuple[str, ...]) -> int:
+        """The first of consecutive series for these statistics; they are new when first asked for."""
+        first = Series(*row, statistics[0])
+        if first not in self.place:
+            for statistic in statistics:
+                series = Series(*row, statistic)
+                self.place[series] = len(self.series)
+                self.series.append(series)
+        return self.place[first]
+
+    def add_frame(self, step: int, at: Array, values: Array) -> None:
+        self.frames.append((step, at, values.astype(np.float32)))
+        self._cells += len(at)
+        if len(self.frames) > _FRAMES or self._cells > _CELLS:
+            self.frames = _thinned(self.frames)
+            self._cells = sum(len(at) for _, at, _ in self.frames)
+
+    def add_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        self.scalars = _added(self.scalars, step, scalars)
+
+    def add_watch(self, step: int, values: Mapping[str, float]) -> None:
+        self.watch = _added(self.watch, step, values)
+
+    def add_histogram(self, step: int, kind: str, names: list[str], counts: Array) -> None:
+        of_kind = self.histograms.setdefault(kind, {})
+        for name, row in zip(names, counts, strict=True):
+            kept = of_kind.setdefault(name, [])
+            kept.append((step, row))
+            if len(kept) > 256:
+                of_kind[name] = _thinned(kept)
+
+    def history(self, last: int | None = None) -> History:
+        """All that is remembered, or the ``last`` steps that were measured."""
+        frames = self.frames if last is None else self.frames[-last:]
+        scalars, watch = (rows if last is None else rows[-_RECENT:] for rows in (self.scalars, self.watch))
+        found = History("step", columns(scalars), block(frames, self.series), list(self.findings), meta=self.meta)
+        found.watch = columns(watch)
+        if last is None:
+            for kind, names in self.histograms.items():
+                pairs = {
+                    name: (np.array([s for s, _ in kept]), np.stack([c for _, c in kept])) for name, kept in names.items()
+                }
+                found.histograms[kind] = pairs
+        return found
+
+
+def _added(rows: Rows, step: int, values: Mapping[str, float]) -> Rows:
+    """With one more row; values of the same step share one."""
+    if rows and rows[-1][0] == step:
+        rows[-1][1].update(values)
+        return rows
+    rows.append((step, dict(values)))
+    return rows if len(rows) <= _SCALARS else _thinned(rows)
+
+
+def _rows(scalars: Mapping[str, tuple[Array, Array]]) -> Rows:
+    found: dict[int, dict[str, float]] = {}
+    for name, (steps, values) in scalars.items():
+        for step, value in zip(steps.tolist(), values.tolist(), strict=True):
+            found.setdefault(step, {})[name] = value
+    return sorted(found.items())
+
+
+def _thinned(rows: list[Any]) -> list[Any]:
+    """Every other one of the older half."""
+    half = len(rows) // 2
+    return rows[:half:2] + rows[half:]

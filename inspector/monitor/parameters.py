@@ -1,0 +1,99 @@
+"""What the optimizers do: the gradients they apply, the parameters, the updates, their state.
+
+Updates are told from a fixed random sample of positions in each parameter, so that no clone of all parameters is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from inspector.hooks.select import names
+from inspector.monitor.measure import Measure
+from inspector.monitor.table import SAMPLE, local
+
+Named = list[tuple[str, nn.Parameter]]
+
+
+class Parameters:
+    """Measures the chosen parameters of an optimizer around its step."""
+
+    def __init__(self, chosen: Mapping[int, str], measure: Measure, kinds: Iterable[str]) -> None:
+        self.chosen, self.measure, self.kinds = chosen, measure, frozenset(kinds)
+        self.plans: WeakKeyDictionary[Optimizer, tuple[int, Named]] = WeakKeyDictionary()
+        self.positions: dict[str, Tensor] = {}
+        self.old: dict[str, Tensor] = {}
+        self.slots: dict[str, int] = {}
+
+    def of(self, optimizer: Optimizer) -> Named:
+        """The chosen parameters that an optimizer steps, with their names."""
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        if optimizer not in self.plans or self.plans[optimizer][0] != count:
+            every = [p for group in optimizer.param_groups for p in group["params"]]
+            found = [(self.chosen[id(p)], p) for p in every if id(p) in self.chosen]
+            self.plans[optimizer] = (count, found)
+        return self.plans[optimizer][1]
+
+    def before(self, optimizer: Optimizer) -> None:
+        self.slots.clear()
+        for name, parameter in self.of(optimizer):
+            if "param" in self.kinds:
+                self.measure.put("param", name, parameter)
+            if "update" in self.kinds and parameter.numel():
+                self.old[name] = self._sample(name, parameter).clone()
+
+    def gradients(self, optimizer: Optimizer) -> None:
+        """The gradients as they are now; called again (a closure that runs several times), the last ones count."""
+        if "param_grad" not in self.kinds:
+            return
+        scale = getattr(optimizer, "grad_scale", None)
+        for name, parameter in self.of(optimizer):
+            if parameter.grad is None:
+                continue
+            put = self.measure.put("param_grad", name, parameter.grad, at=self.slots.get(name))
+            if put is not None:
+                self.slots[name] = put[0].slot
+                if scale is not None:
+                    inverse = 1.0 / torch.as_tensor(scale).to(put[0].device, torch.float32)
+                    self.measure.table(put[0].device).rescale(put[0].slot, inverse)
+
+    def after(self, optimizer: Optimizer) -> None:
+        for name, parameter in self.of(optimizer):
+            if name in self.old:
+                old = self.old.pop(name)
+                self.measure.put("update", name, self._sample(name, parameter) - old)
+                self.measure.put("_old", name, old)
+            if "state" in self.kinds:
+                self._state(name, optimizer.state.get(parameter, {}))
+
+    def _state(self, name: str, state: Mapping[str, Any]) -> None:
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.numel() > 1:
+                self.measure.put("state", f"{name}[{key}]", value)
+
+    def _sample(self, name: str, parameter: Tensor) -> Tensor:
+        """The values at this parameter's positions."""
+        value = local(parameter.detach()).reshape(-1)
+        if value.numel() <= SAMPLE:
+            return value
+        if name not in self.positions:
+            generator = torch.Generator().manual_seed(value.numel())  # its own, so that the user's stays as it is
+            self.positions[name] = torch.randint(value.numel(), (SAMPLE,), generator=generator).to(value.device)
+        return value.index_select(0, self.positions[name])
+
+
+def named(model: nn.Module, chosen: Mapping[str, nn.Module]) -> dict[int, str]:
+    """id of each parameter inside the chosen modules -> its name; a tied one goes by its first name."""
+    found: dict[int, str] = {}
+    inside = tuple(f"{path}." if path else "" for path in chosen)
+    for path, module in names(model).items():
+        if path in chosen or path.startswith(inside):
+            for key, parameter in module._parameters.items():
+                if parameter is not None:
+                    found.setdefault(id(parameter), f"{path}.{key}" if path else key)
+    return found

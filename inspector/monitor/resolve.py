@@ -1,0 +1,140 @@
+"""A measured step on the host: rows become series, samples become shares and histograms, and a NaN gets a birthplace."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from inspector.monitor.arrival import Array
+from inspector.monitor.measure import Measure, Step
+from inspector.monitor.memory import Memory
+from inspector.monitor.merge import LEAN, merge
+from inspector.monitor.table import HIGH, LOW, Ticket
+from inspector.records.history import LOG2_BINS
+
+_RMS = LEAN.index("rms")
+
+
+class Resolved(NamedTuple):
+    """One step as the memory and the folder take it: series and their values, and histograms per kind."""
+
+    step: int
+    at: Array
+    values: Array
+    histograms: list[tuple[str, list[str], Array]]
+
+
+class _Rows:
+    """The values of one step by series, as they are found."""
+
+    def __init__(self, memory: Memory, names: list[tuple[str, str]]) -> None:
+        self.memory, self.names = memory, names
+        self.at: list[Array] = []
+        self.values: list[Array] = []
+
+    def add(self, row: int, statistic: str, value: float) -> None:
+        first = self.memory.declare(self.names[row], (statistic,))
+        self.at.append(np.array([first]))
+        self.values.append(np.array([value]))
+
+    def add_block(self, rows: Array, values: Array, present: Array) -> None:
+        firsts = np.array([self.memory.declare(self.names[row], LEAN) for row in rows.tolist()], dtype=np.int64)
+        places = firsts[:, None] + np.arange(len(LEAN))
+        self.at.append(places[present])
+        self.values.append(values[present])
+
+
+def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
+    """Statistics of a step; series that are new are declared in ``memory``."""
+    found = _Rows(memory, measure.rows)
+    histograms: list[tuple[str, list[str], Array]] = []
+    for ticket in step.tickets.values():
+        for receive, value in ticket.extras:
+            receive(value.numpy())
+        rms = _block(ticket, measure, found)
+        _ratios(rms, measure, found)
+        if ticket.samples is not None:
+            histograms += _samples(ticket, measure, found)
+    _births(step, measure, found)
+    if not found.at:
+        return Resolved(step.step, np.array([], dtype=np.int64), np.array([]), histograms)
+    return Resolved(step.step, np.concatenate(found.at), np.concatenate(found.values), histograms)
+
+
+def _block(ticket: Ticket, measure: Measure, found: _Rows) -> dict[int, float]:
+    """The lean statistics; returns the rms of the rows that a ratio of updates needs."""
+    merged = merge(ticket)
+    measure.learn(set(merged.rows.tolist()), set(merged.careful.tolist()))
+    shown = np.array([not measure.rows[row][0].startswith("_") for row in merged.rows.tolist()], dtype=np.bool_)
+    if shown.any():
+        found.add_block(merged.rows[shown], merged.values[shown], merged.present[shown])
+    wanted = ("update", "_old")
+    pairs = zip(merged.rows.tolist(), merged.values[:, _RMS].tolist(), strict=True)
+    return {row: rms for row, rms in pairs if measure.rows[row][0] in wanted}
+
+
+def _ratios(rms: dict[int, float], measure: Measure, found: _Rows) -> None:
+    """How large the applied update is against the weight it is applied to."""
+    for row, update in rms.items():
+        kind, name = measure.rows[row]
+        old = rms.get(measure.ids.get(("_old", name), -1), 0.0)
+        if kind == "update" and old > 0:
+            found.add(row, "ratio", update / old)
+
+
+def _samples(ticket: Ticket, measure: Measure, found: _Rows) -> list[tuple[str, list[str], Array]]:
+    """Zero fraction and histogram from the sampled elements, calls of one row merged."""
+    assert ticket.samples is not None
+    samples = ticket.samples.numpy()
+    counts: dict[int, Array] = {}
+    for place, taken in ticket.sampled:
+        row, slot, n = ticket.entries[place]
+        bins = np.bincount(log2_bins(samples[slot, :taken]), minlength=len(LOG2_BINS)) * (n / taken)
+        counts[row] = counts[row] + bins if row in counts else bins
+    kinds: dict[str, tuple[list[str], list[Array]]] = {}
+    for row, bins in counts.items():
+        kind, name = measure.rows[row]
+        if not kind.startswith("_"):
+            found.add(row, "zeros", bins[0] / bins.sum())
+            names, rows = kinds.setdefault(kind, ([], []))
+            names.append(name)
+            rows.append(np.rint(bins).astype(np.int64))
+    return [(kind, names, np.stack(rows)) for kind, (names, rows) in kinds.items()]
+
+
+def log2_bins(values: Array) -> Array:
+    """The bin of LOG2_BINS that each float32 belongs to, read off its exponent bits."""
+    exponent = (np.ascontiguousarray(values, dtype=np.float32).view(np.int32) >> 23) & 0xFF
+    bins = np.clip(exponent - 127 + 41, 1, len(LOG2_BINS) - 2)
+    return np.where(exponent == 0xFF, len(LOG2_BINS) - 1, np.where(values == 0, 0, bins))
+
+
+def _births(step: Step, measure: Measure, found: _Rows) -> None:
+    """Mark the first call whose output is not finite though its inputs are; then the first gradient that is not."""
+    bad = {device: _not_finite(ticket) for device, ticket in step.tickets.items()}
+    if not any(b.any() for b in bad.values()):
+        return
+    forward = False
+    for call in step.calls:
+        broken = [row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.device][place.slot]]
+        given = any(bad[place.device][place.slot] for place in call.inputs)
+        forward = forward or bool(broken)
+        for row in broken:
+            found.add(row, "born", float(not given))
+    if not forward:
+        _backward_birth(step, measure, found, bad)
+
+
+def _not_finite(ticket: Ticket) -> Array:
+    """Per slot: was any element NaN or infinite? Both show in the smallest and the largest."""
+    return np.asarray(~np.isfinite(ticket.numbers.numpy()[:, (LOW, HIGH)]).all(axis=1))
+
+
+def _backward_birth(step: Step, measure: Measure, found: _Rows, bad: dict[torch.device, Array]) -> None:
+    for device, ticket in step.tickets.items():
+        for row, slot, _ in ticket.entries:
+            if measure.rows[row][0] == "grad" and bad[device][slot]:
+                found.add(row, "born", 1.0)
+                return

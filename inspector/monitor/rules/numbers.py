@@ -1,0 +1,100 @@
+"""Rules about numbers that are no numbers: where a NaN or an infinity was born."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from inspector.records.history import Finding, History
+from inspector.records.stats import Grid
+
+_SOURCE = "first call with finite inputs and a non-finite output, as in Hugging Face's debug_utils"
+
+
+def nan(history: History) -> Iterator[Finding]:
+    """NaN or Inf in outputs, gradients or parameters, and the first module in execution order that made one."""
+    step = _first_bad_step(history)
+    if step is None:
+        return
+    missed = _missed(history, step)
+    if missed is not None:
+        yield missed
+        return
+    for kind in ("output", "grad"):
+        born = [name for name, value in _at(history, kind, "born", step) if value == 1.0]
+        if born:
+            yield _finding(history, kind, born[0], step)
+            return
+    yield _unborn(history, step)
+
+
+def _first_bad_step(history: History) -> int | None:
+    steps = [_bad_steps(history.stats.grid(kind, s)) for kind in _KINDS for s in ("nan", "inf")]
+    watched, norms = history.watch.get("grad_norm", (np.array([]), np.array([])))
+    steps.append(watched[~np.isfinite(norms)])
+    every = np.concatenate(steps)
+    return int(every.min()) if len(every) else None
+
+
+_KINDS = ("output", "grad", "param_grad", "param", "update", "state")
+
+
+def _bad_steps(grid: Grid) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return grid.steps[(np.nan_to_num(grid.values) > 0).any(axis=0)] if len(grid.names) else np.array([], dtype=np.int64)
+
+
+def _at(history: History, kind: str, statistic: str, step: int) -> list[tuple[str, float]]:
+    rows = history.stats.where(kind=kind, statistic=statistic, step=step)
+    return list(zip(rows["name"].tolist(), rows["value"].tolist(), strict=True))
+
+
+def _bad(history: History, kind: str, step: int) -> list[str]:
+    found = dict(_at(history, kind, "nan", step))
+    for name, value in _at(history, kind, "inf", step):
+        found[name] = found.get(name, 0.0) + value
+    return [name for name, value in found.items() if value > 0]
+
+
+def _missed(history: History, step: int) -> Finding | None:
+    """The gradients of a step that was not measured were not finite: all that is known is when, not where."""
+    measured = history.stats.steps
+    if step in measured:
+        return None
+    before = measured[measured < step]
+    since = int(before.max()) if len(before) else 0
+    message = (
+        f"the applied gradient was not finite at step {step}, which was not measured; the last one that was, {since}, was "
+        f"still finite, so a NaN or Inf was born between {since} and {step}"
+    )
+    return Finding("nan", "", step, 1.0, 0.0, message, "Run again with every=1, which names the module.", _SOURCE)
+
+
+def _finding(history: History, kind: str, name: str, step: int) -> Finding:
+    bad_parameters = [p for p in _bad(history, "param", step) if p.rpartition(".")[0] == name]
+    what = "output" if kind == "output" else "gradient of the output"
+    where = f"the {what} of {name or 'the model'} has NaN or Inf"
+    if kind == "output":
+        where += " though its inputs are finite"
+    if bad_parameters:
+        where += f"; its parameter {bad_parameters[0]} is not finite either"
+    largest = history.stats.line(kind, name, "absmax")
+    finite = largest[1][np.isfinite(largest[1])]
+    before = f"; its largest magnitude was {finite[-1]:.3g} when it was last finite" if len(finite) else ""
+    advice = (
+        "Look for a division, log, sqrt or exp there, for a too high learning rate, or for a range that fp16 cannot hold."
+    )
+    return Finding("nan", name, step, float(len(_bad(history, kind, step))), 0.0, where + before, advice, _SOURCE)
+
+
+def _unborn(history: History, step: int) -> Finding:
+    """Something is not finite, and no measured call made it out of finite inputs."""
+    if _bad(history, "output", step):
+        message, name = "the model's inputs (or a buffer) already hold NaN or Inf", _bad(history, "output", step)[0]
+        advice = "Check the data of this step."
+    else:
+        kind, names = next((k, _bad(history, k, step)) for k in _KINDS if _bad(history, k, step))
+        name = names[-1] if kind == "param_grad" else names[0]
+        message = f"{kind} of {name} has NaN or Inf while all measured outputs are finite"
+        advice = "It was born in backward at or after this place; what=('output', 'grad', 'param_grad') names the module."
+    return Finding("nan", name, step, 1.0, 0.0, message, advice, _SOURCE)

@@ -1,0 +1,73 @@
+"""Which steps are due: a number, a function of the step, or a share of the step time that monitoring may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+Every: TypeAlias = int | str | Callable[[int], bool]
+
+_LONGEST = 1000  # steps between two measurements, however dear they are
+
+
+def schedule(every: Every) -> Schedule:
+    """Reads ``every``; raises ValueError that says what can be given."""
+    if isinstance(every, bool) or (isinstance(every, int) and every < 1):
+        raise ValueError(
+            f"every={every!r} is no interval; give 1, 2, ... steps, a function of the step, or a share like '2%'"
+        )
+    if isinstance(every, int):
+        return Schedule(interval=every)
+    if callable(every):
+        return Schedule(wanted=every)
+    return Schedule(share=_share(every))
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(str(text).removesuffix("%")) / 100.0 if str(text).endswith("%") else 0.0
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError(f"every={text!r} is no share of the step time; write a percentage like '2%'")
+    return share
+
+
+class Schedule:
+    """``due(step)``: is it to be measured? Steps count from 1. The first one of a session is, so that short runs show
+    something; after a jump, the next ones are too. ``note`` adapts the interval to what measuring turned out to cost."""
+
+    def __init__(self, interval: int = 1, wanted: Callable[[int], bool] | None = None, share: float | None = None) -> None:
+        self.interval, self.wanted, self.share = interval, wanted, share
+        self.first: int | None = None
+        self.last_due = 0
+        self.alert_until = 0
+        self._plain: float | None = None  # seconds of a step without its monitoring, smoothed
+        self._cost: float | None = None  # seconds that measuring a step takes, smoothed
+
+    def due(self, step: int) -> bool:
+        if self.wanted is not None:
+            return bool(self.wanted(step)) or step <= self.alert_until
+        self.first = self.first or step
+        if step in (self.first, self.last_due) or step <= self.alert_until:
+            due = True
+        else:
+            due = step - self.last_due >= self.interval if self.share is not None else step % self.interval == 0
+        self.last_due = step if due else self.last_due
+        return due
+
+    def alert(self, step: int, steps: int = 20) -> None:
+        self.alert_until = step + steps
+
+    def note(self, due: bool, seconds: float, spent: float) -> None:
+        """How long a step took, and how much of it was ours."""
+        self._plain = _smooth(self._plain, seconds - spent)
+        if due:
+            self._cost = _smooth(self._cost, spent)
+        if self.share is not None and self._cost is not None and self._plain > 0:
+            wanted = self._cost / (self.share * self._plain)
+            self.interval = int(min(max(wanted + 0.999, 1), _LONGEST))
+
+
+def _smooth(old: float | None, new: float, weight: float = 0.2) -> float:
+    return new if old is None else (1 - weight) * old + weight * new
