@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.tensors import Inputs, Struct, is_namedtuple, is_record, parts
+from inspector.tensors import Inputs, Struct, dtype_text, is_namedtuple, is_record, parts
 
 FORMAT = "inspector/1"
-
-
-_Json = json.JSONDecodeError
+SMALL = 8 * 2**20  # bytes: checking all of a file up to this size takes no time that anyone would notice
 
 
 class ArchiveError(ValueError):
@@ -34,31 +34,61 @@ def save(path: str | Path, tree: Any, *, kind: str) -> Path:
 
     ``kind`` names what the tree is; ``load`` checks it. Raises TypeError for a value that is none of these.
     """
-    tensors: dict[str, Tensor] = {}
-    header = {"inspector": json.dumps({"format": FORMAT, "kind": kind, "tree": _encode(tree, tensors, {})})}
     from safetensors.torch import save_file
 
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps({"format": FORMAT, "kind": kind, "tree": _encode(tree, tensors, {})})
+    sums = {name: zlib.crc32(_raw(tensor)) for name, tensor in tensors.items()}
+    header = {"inspector": text, "sums": json.dumps(sums), "sum": _sum(text, sums, tensors)}
     return _whole(Path(path), lambda temporary: save_file(tensors, temporary, metadata=header))
 
 
 def load(path: str | Path, *, kind: str) -> Any:
-    """Read a tree back; tensors map the file. Raises FileNotFoundError, or ArchiveError that says what is wrong."""
-    from safetensors import SafetensorError, safe_open
+    """Read a tree back; tensors map the file, and only those of a small file are read to check their sums.
+
+    Raises FileNotFoundError, or ArchiveError that says what is wrong.
+    """
+    from safetensors import safe_open
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist or is no file; give the path that .save() was given")
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("inspector", "null"))
+            notes = file.metadata() or {}
+            header = json.loads(notes.get("inspector", "null"))
             _check(header, kind, path)
-            return _decode(header["tree"], file.get_tensor)
-    except (SafetensorError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, RecursionError, _Json) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            _verify(notes, tensors, thorough=Path(path).stat().st_size <= SMALL)
+            return _decode(header["tree"], tensors.__getitem__)
+    except (OSError, MemoryError, ArchiveError):
+        raise
+    except Exception as error:  # whatever a changed file makes a reader stumble over
         raise ArchiveError(f"{path} is truncated or was changed ({error}); save the {kind} again") from error
 
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file whole or not at all."""
     return _whole(Path(path), lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def _verify(notes: Mapping[str, str], tensors: dict[str, Tensor], *, thorough: bool) -> None:
+    sums = json.loads(notes["sums"])
+    if notes["sum"] != _sum(notes["inspector"], sums, tensors):
+        raise ValueError("its header does not have the checksum that was written")
+    changed = [name for name in tensors if thorough and zlib.crc32(_raw(tensors[name])) != sums[name]]
+    if changed:
+        raise ValueError(f"{len(changed)} of its {len(tensors)} tensors do not have the checksum that was written")
+
+
+def _sum(text: str, sums: dict[str, int], tensors: dict[str, Tensor]) -> str:
+    """A checksum over everything but the tensors' elements."""
+    shapes = [[name, str(tensors[name].dtype), list(tensors[name].shape), sums[name]] for name in sorted(tensors)]
+    return f"{zlib.crc32(json.dumps([text, shapes]).encode()):08x}"
+
+
+def _raw(tensor: Tensor) -> Any:
+    """The bytes of a dense tensor on the CPU, without a copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def _check(header: Any, kind: str, path: str | Path) -> None:
@@ -130,16 +160,23 @@ def _encode_nested(value: Any, tensors: dict[str, Tensor], seen: dict[int, Any])
 def _encode_tensor(tensor: Tensor, tensors: dict[str, Tensor], seen: dict[int, Any]) -> Any:
     if id(tensor) in seen:
         return seen[id(tensor)]
-    real = tensor.detach().resolve_conj().resolve_neg()
-    if real.is_nested or real.layout != torch.strided:
-        note = {"$nested" if real.is_nested else "$sparse": _pieces(real, tensors)}
-    else:
-        complex_ = real.is_complex()
-        name = f"t{len(tensors)}"
-        tensors[name] = torch.view_as_real(real).cpu().clone().contiguous() if complex_ else _dense(real)
-        note = {"$complex" if complex_ else "$tensor": name}
-    seen[id(tensor)] = note
+    seen[id(tensor)] = note = _note(tensor.detach().resolve_conj().resolve_neg(), tensors)
     return note
+
+
+def _note(tensor: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if tensor.is_meta:
+        return {"$meta": [list(tensor.shape), dtype_text(tensor)]}
+    if tensor.is_quantized:
+        raise TypeError(f"cannot save a quantized tensor ({dtype_text(tensor)}): dequantize it first")
+    if tensor.is_nested:
+        mark = "$jagged" if tensor.layout == torch.jagged else "$nested"
+        return {mark: [_encode_tensor(item, tensors, {}) for item in tensor.unbind()]}
+    if tensor.layout != torch.strided:
+        return {"$sparse": _sparse_pieces(tensor, tensors)}
+    name = f"t{len(tensors)}"
+    tensors[name] = _dense(torch.view_as_real(tensor) if tensor.is_complex() else tensor)
+    return {"$complex" if tensor.is_complex() else "$tensor": name}
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -147,9 +184,7 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor.to("cpu").clone(memory_format=torch.contiguous_format)
 
 
-def _pieces(tensor: Tensor, tensors: dict[str, Tensor]) -> Any:
-    if tensor.is_nested:
-        return [_encode_tensor(item, tensors, {}) for item in tensor.unbind()]
+def _sparse_pieces(tensor: Tensor, tensors: dict[str, Tensor]) -> Any:
     sparse = torch.Tensor.to_sparse(tensor).coalesce()
     return [_encode_tensor(t, tensors, {}) for t in (sparse.indices(), sparse.values())] + [list(tensor.shape)]
 
@@ -166,11 +201,19 @@ def _sparse(content: Any, get: Any) -> Tensor:
     return torch.sparse_coo_tensor(indices, values, shape, check_invariants=True).coalesce()
 
 
+def _nested(items: list[Tensor], layout: torch.layout) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch: nested tensors are a prototype
+        return torch.nested.nested_tensor(items, layout=layout)
+
+
 _DECODERS: dict[str, Any] = {
     "$tensor": lambda content, get: get(content),
     "$complex": lambda content, get: torch.view_as_complex(get(content)),
     "$array": lambda content, get: _decode(content, get).numpy(),
-    "$nested": lambda content, get: torch.nested.nested_tensor([_decode(item, get) for item in content]),
+    "$nested": lambda content, get: _nested([_decode(item, get) for item in content], torch.strided),
+    "$jagged": lambda content, get: _nested([_decode(item, get) for item in content], torch.jagged),
+    "$meta": lambda content, get: torch.empty(content[0], dtype=getattr(torch, content[1]), device="meta"),
     "$sparse": _sparse,
     "$float": lambda content, get: float(content),
     "$struct": lambda content, get: Struct({key: _decode(item, get) for key, item in content}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -68,11 +69,17 @@ def parts(value: Any) -> list[Part]:
     if isinstance(value, (tuple, list)):
         return [Part(i, item) for i, item in enumerate(value)]
     if isinstance(value, Mapping):
-        return [Part(key, item) for key, item in value.items() if isinstance(key, (str, int))]
+        return [Part(name, item) for name, item in zip(_key_names(value), value.values(), strict=True)]
     if is_record(value):
         names = [f.name for f in dataclasses.fields(value) if hasattr(value, f.name)]
         return [Part(name, getattr(value, name)) for name in names]
     return []
+
+
+def _key_names(mapping: Mapping[Any, Any]) -> list[int | str]:
+    """Its keys as steps of a leaf: other keys than text and integers (graph networks use tuples) by how they print."""
+    names = [key if isinstance(key, (str, int)) else str(key) for key in mapping]
+    return names if len(set(names)) == len(names) else [f"#{i}" for i in range(len(names))]
 
 
 def walk(value: Any) -> Iterator[tuple[Leaf, Tensor]]:
@@ -101,11 +108,12 @@ def _with_parts(value: Any, new: dict[int | str, Any]) -> Any:
     if isinstance(value, (tuple, list)):
         return _plain_sequence(value)(new.values())
     twin = _shallow(value)
-    for key, item in new.items():
-        if isinstance(twin, Mapping):
-            twin[key] = item  # type: ignore[index]  # a copy of a mutable mapping, see _shallow
-        else:
-            object.__setattr__(twin, str(key), item)  # frozen dataclasses too
+    if isinstance(value, Mapping):
+        for key, item in zip(value, new.values(), strict=True):
+            twin[key] = item
+        return twin
+    for name, item in new.items():
+        object.__setattr__(twin, str(name), item)  # frozen dataclasses too
     return twin
 
 
@@ -115,8 +123,9 @@ def _plain_sequence(value: tuple[Any, ...] | list[Any]) -> type:
 
 
 def _shallow(value: Any) -> Any:
-    """A shallow copy that may be written to: ModelOutput keeps its class, a read-only mapping becomes a dict."""
-    if isinstance(value, Mapping) and not hasattr(value, "__setitem__"):
+    """A shallow copy that may be written to: ModelOutput keeps its class. A mapping of a kind of its own becomes a
+    dict: it may be read-only, or its copy may share what it holds, and the copy's writes would reach the model."""
+    if isinstance(value, Mapping) and not isinstance(value, (dict, UserDict)):
         return dict(value)
     return copy.copy(value)
 
@@ -219,6 +228,8 @@ def digest(tensor: Tensor) -> str:
 def _plain(tensor: Tensor) -> Tensor:
     """The stored numbers as one real, dense, flat tensor on the CPU."""
     tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
     if tensor.is_nested:
         return torch.cat([_plain(item) for item in tensor.unbind()]) if tensor.size(0) else torch.empty(0)
     if tensor.layout != torch.strided:

@@ -4,8 +4,12 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ["MPLBACKEND"] = "Agg"
+settings.register_profile("same every time", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("search", deadline=None, max_examples=1000)  # pytest --hypothesis-profile=search
+settings.load_profile("same every time")
 
 
 @pytest.fixture(autouse=True)

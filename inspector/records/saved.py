@@ -23,7 +23,7 @@ class Saved:
         tree = archive.load(path, kind=cls.__name__)
         try:
             return cls.from_tree(tree)
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, LookupError, AttributeError, ValueError) as error:
             raise archive.ArchiveError(f"{path} lacks what a {cls.__name__} holds ({error}); save it again") from error
 
     def to_tree(self) -> dict[str, Any]:
