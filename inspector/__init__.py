@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from inspector.hooks import Event as Event
     from inspector.hooks import Where as Where
     from inspector.hooks import borrow as borrow
-    from inspector.hooks import capture as capture
-    from inspector.hooks import edit as edit
+    from inspector.hooks.capture import capture as capture
+    from inspector.hooks.edit import edit as edit
     from inspector.hooks import live as live
     from inspector.hooks import offload as offload
-    from inspector.hooks import select as select
+    from inspector.hooks.select import select as select
     from inspector.hooks import snapshot as snapshot
-    from inspector.hooks import tap as tap
+    from inspector.hooks.tap import tap as tap
     from inspector.metrics import METRICS as METRICS
     from inspector.metrics import compare as compare
     from inspector.metrics import score as score
