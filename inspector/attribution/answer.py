@@ -237,10 +237,11 @@ def _warn_incomplete(question: Question, row: Method, attribution: Attribution) 
     delta = attribution.delta
     if delta is None or not row.complete:
         return
-    total = sum(value.reshape(len(value), -1).sum(1) for _, value in walk(attribution.values))
-    difference = (total - delta).abs()
-    scale = torch.maximum(difference, difference.mean()).clamp(min=1e-6)
-    off = (delta.abs() / scale).max().item()
+    values = torch.cat([value.reshape(len(value), -1) for _, value in walk(attribution.values)], 1)
+    difference = (values.sum(1) - delta).abs()
+    # where evidence for and against nearly cancel, the difference alone is no measure of an error
+    scale = torch.stack([difference, difference.mean().expand_as(difference), 0.1 * values.abs().sum(1)]).amax(0)
+    off = (delta.abs() / scale.clamp(min=1e-6)).max().item()
     if off > TOLERANCE:
         warnings.warn(
             f"{attribution.method} is off by {off:.0%}: its values do not sum to the difference of the outputs "

@@ -12,6 +12,7 @@ from inspector.attribution import baselines as base
 from inspector.attribution.places import Passed, at, batch_axis, input_name, known, watch
 from inspector.attribution.positions import input_axes, layer_axes
 from inspector.attribution.question import Question, Slot
+from inspector.hooks import Event, tap
 from inspector.hooks.select import names
 from inspector.sites import Kind, Site
 from inspector.tensors import Leaf, pick, rebuild, walk
@@ -58,30 +59,34 @@ def _inputs(question: Question, chosen: Mapping[Leaf, Tensor]) -> list[tuple[Slo
 
 def _embedded(question: Question, ids: Mapping[Leaf, Tensor]) -> dict[Leaf, list[tuple[Slot, Tensor]]]:
     """For each tensor of ids, the embedding calls that receive it, whole or a part of it."""
-    paths = [name for name, module in names(question.model).items() if isinstance(module, EMBEDDINGS)]
-    seen = _pass(question, paths, ("input", "output"))
     found: dict[Leaf, list[tuple[Slot, Tensor]]] = {}
-    for (path, call, kind), passed in seen.items():
-        if kind != "input":
-            continue
-        leaf = _source(ids, passed.value[0])
-        if leaf is not None:
-            value = seen[path, call, "output"].value
-            slot = Slot(input_name(leaf), leaf, Site(path, call), 0, tuple(range(1, value.dim() - 1)))
-            found.setdefault(leaf, []).append((slot, value.detach().clone()))
+    sources: dict[tuple[str, int | None], Leaf | None] = {}
+
+    def see(event: Event) -> None:
+        call = event.site[:2]
+        if event.site.kind == "input":
+            free = {leaf: tensor for leaf, tensor in ids.items() if leaf not in sources.values()}
+            sources[call] = _source(free, event.value[0]) or _source(ids, event.value[0])
+        leaf = sources.get(call)
+        if event.site.kind == "output" and leaf is not None:
+            value = event.value.detach().clone()
+            slot = Slot(input_name(leaf), leaf, Site(*call), 0, tuple(range(1, value.dim() - 1)))
+            found.setdefault(leaf, []).append((slot, value))
+
+    where = [module for module in question.model.modules() if isinstance(module, EMBEDDINGS)]
+    with torch.no_grad(), tap(question.model, where, see, what=("input", "output")):
+        question.run({}, torch.arange(question.size))
     return found
 
 
 def _source(ids: Mapping[Leaf, Tensor], received: Tensor) -> Leaf | None:
-    """Which input the received ids are, or are cut from."""
+    """Which input the received ids are or are cut from: of one storage, or else of the same numbers."""
     for leaf, tensor in ids.items():
         if received.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
             return leaf
     for leaf, tensor in ids.items():
-        if received.shape == tensor.shape and torch.equal(received.long(), tensor.long()):
-            return leaf
-    for leaf, tensor in ids.items():
-        if tensor.dim() == received.dim() + 1 and any(torch.equal(received.long(), c.long()) for c in tensor.unbind(-1)):
+        parts = [tensor, *(tensor.unbind(-1) if tensor.dim() == received.dim() + 1 else [])]
+        if any(part.shape == received.shape and torch.equal(part.long(), received.long()) for part in parts):
             return leaf
     return None
 

@@ -31,8 +31,8 @@ def integrated_gradients(question: Question, *, n_steps: int = 50, rule: str = "
 
     n_steps: points on the line; rule: gausslegendre, riemann_trapezoid, riemann_middle, riemann_left or riemann_right.
     """
-    if n_steps < 1:
-        raise ValueError(f"n_steps={n_steps} gives no point on the path; take at least 1")
+    if n_steps < 2:
+        raise ValueError(f"n_steps={n_steps} is no path; take at least 2")
     difference = question.difference()
     chunk = min(n_steps, question.copies()) * question.size
     batch = chunk if chunk < n_steps * question.size else None

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from inspector.hooks import Event, select, tap
+from inspector.hooks.parameters import named_inputs
 from inspector.hooks.select import names
 from inspector.sites import Kind, Site
-from inspector.tensors import Leaf, format_leaf, only_tensor, pick, run, shape_text, walk
+from inspector.tensors import Leaf, format_leaf, only_tensor, pick, rebuild, run, shape_text, walk
 
 _BATCH_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.modules.pooling._MaxPoolNd)
 
@@ -34,22 +35,28 @@ def known(model: nn.Module, layer: str | Site) -> Site:
     found = _named(model, site.path)
     if len(found) > 1:
         raise LookupError(f"layer={str(site)!r} names {len(found)} modules; give one, such as {next(iter(found))!r}")
-    return site._replace(path=next(iter(found)))
+    [(path, module)] = found.items()
+    return site._replace(path=path, leaf=_by_name(module, site) if site.kind == "input" else site.leaf)
 
 
 def watch(
     model: nn.Module, where: Iterable[str], run: Callable[[], Any], kinds: Iterable[Kind] = ("output",)
 ) -> dict[tuple[str, int | None, str], Passed]:
-    """Keep what passes the modules while ``run()`` runs the model, live, call by call."""
+    """What passes the modules while ``run()`` runs the model, call by call: copies on the graph, because an in-place
+    operation may follow."""
     seen: dict[tuple[str, int | None, str], Passed] = {}
     wanted = frozenset(where)
 
     def see(event: Event) -> None:
-        seen[event.site.path, event.site.call, event.site.kind] = Passed(event.site, event.value, event.module)
+        seen[event.site.path, event.site.call, event.site.kind] = Passed(event.site, _copy(event.value), event.module)
 
     with tap(model, lambda name, _: name in wanted, see, what=kinds):
         run()
     return seen
+
+
+def _copy(value: Any) -> Any:
+    return rebuild(value, lambda _, tensor: tensor.clone())
 
 
 def at(seen: Calls, site: Site) -> tuple[Site, Tensor, nn.Module]:
@@ -92,6 +99,14 @@ def leaves(site: Site, value: Any) -> list[Site]:
 def input_name(leaf: Leaf) -> str:
     """How an explained input is called in messages."""
     return f"input {format_leaf(leaf)}" if leaf else "the input"
+
+
+def _by_name(module: nn.Module, site: Site) -> Leaf:
+    """The leaf of an input with the parameter's name in place of its position."""
+    if not site.leaf or isinstance(site.leaf[0], str):
+        return site.leaf
+    given = tuple(range(site.leaf[0] + 1))
+    return (list(named_inputs(module, given, {}))[-1], *site.leaf[1:])
 
 
 def _named(model: nn.Module, path: str) -> dict[str, nn.Module]:

@@ -55,6 +55,7 @@ class Attribution(Saved):
         Raises ValueError where the values have no positions.
         """
         heats = [_collapse(values, axes) for values, axes in self._with_axes()]
+        heats = [heat[:, None] if heat.dim() == 1 else heat for heat in heats]  # one category is one feature
         if len(heats) == 1:
             return self._without_padding(heats[0])
         if any(h.dim() != 2 for h in heats):
