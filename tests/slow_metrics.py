@@ -110,7 +110,7 @@ def auroc(values, truth):
     return np.mean([(a > b) + 0.5 * (a == b) for a in inside for b in outside])
 
 
-def relevance_rank(values, truth, trials=2000):
+def relevance_rank(values, truth, trials=600):
     generator, count = np.random.default_rng(0), truth.sum()
     hits = []
     for _ in range(trials):

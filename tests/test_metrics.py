@@ -142,7 +142,7 @@ def test_mass_rank_and_pointing_equal_their_definitions(case):
         [v[t].sum() / v.sum() if t.any() else none for v, t in pairs],
     )
     rank = [slow.relevance_rank(v, t) if t.any() else none for v, t in pairs]
-    near(METRICS["relevance_rank"](case.model, case.attribution), rank, tolerance=0.03)
+    near(METRICS["relevance_rank"](case.model, case.attribution), rank, tolerance=0.06)
     point = [t[v == v.max()].mean() if t.any() else none for v, t in pairs]
     near(METRICS["pointing_game"](case.model, case.attribution), point)
 

@@ -88,7 +88,7 @@ def blurred(tensor: Tensor, axes: int, share: float) -> Tensor:
     """Blur over the last ``axes`` axes by a window of ``share`` of each; edges count what is there only."""
     flat = tensor.flatten(0, -axes - 1)[:, None]
     for axis in range(2, 2 + axes):
-        width = 2 * int(flat.shape[axis] * share / 2) + 1
+        width = 2 * max(1, int(flat.shape[axis] * share / 2)) + 1
         for _ in range(3):
             lined = flat.movedim(axis, -1)
             mean = F.avg_pool1d(lined.flatten(0, -2)[:, None], width, 1, width // 2, count_include_pad=False)

@@ -16,7 +16,7 @@ from inspector.metrics.caveats import caveats
 from inspector.metrics.controls import controls
 from inspector.metrics.explaining import Explain, explainer
 from inspector.metrics.layers import last_with_positions
-from inspector.metrics.scoring import DEFAULT, labels, score
+from inspector.metrics.scoring import DEFAULT, check_evidence, labels, score
 from inspector.metrics.surface import surface
 from inspector.metrics.table import Metric, chosen
 from inspector.provenance import provenance
@@ -127,6 +127,7 @@ def _check_evidence(samples: Samples, rows: Mapping[str, Metric]) -> None:
     missing = [name for name, row in rows.items() if row.needs == "evidence" and samples.evidence is None]
     if missing:
         raise ValueError(f"{', '.join(missing)} need the truth; give Samples(inputs, evidence=mask), True where it lies")
+    check_evidence(samples)
 
 
 def _explained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from inspector.attribution.untouched import untouched
@@ -49,5 +50,14 @@ def _has_positions(tensor: Tensor, size: int, image: bool, steps: int) -> bool:
         return False
     if image:
         return tensor.dim() >= 4 and tensor[0, 0].numel() > 1
-    weights = tensor.dim() == 3 and tensor.shape[2] == steps  # attention from steps to steps has no features
-    return tensor.dim() == 3 and tensor.shape[1] == steps > 1 and not weights
+    return tensor.dim() == 3 and tensor.shape[1] == steps > 1 and not _are_weights(tensor)
+
+
+def _are_weights(tensor: Tensor) -> bool:
+    """Attention from steps to steps: shares that sum to 1, which are no features of a step."""
+    square = tensor.shape[1] == tensor.shape[2]
+    return (
+        square
+        and bool((tensor >= 0).all())
+        and torch.allclose(tensor.sum(-1), torch.ones((), device=tensor.device).to(tensor))
+    )

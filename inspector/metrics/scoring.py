@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from inspector.attribution.untouched import untouched
 from inspector.metrics.explaining import Explain, again
-from inspector.metrics.surface import surface
+from inspector.metrics.surface import axes_of, surface
 from inspector.metrics.table import Metric, chosen
 from inspector.provenance import checksum
-from inspector.records import Attribution, Curve, Scores
+from inspector.records import Attribution, Curve, Samples, Scores
 from inspector.tensors import shape_text, walk
 
 DEFAULT = ("deletion", "insertion", "completeness")
@@ -84,6 +84,7 @@ def check(
         _is_attribution(attribution)
         _same_model(label, attribution, model, sum_)
         _same_inputs(label, attribution, first)
+        check_evidence(attribution.samples)
         for name, row in rows.items():
             _can_judge(label, attribution, name, row, explain)
 
@@ -118,6 +119,17 @@ def _same_inputs(label: str, attribution: Attribution, first: Attribution) -> No
         )
 
 
+def check_evidence(samples: Samples) -> None:
+    """Raises ValueError where the mask does not lie on the positions of the only input."""
+    tensors = [t for _, t in walk(samples.inputs) if t.dim() > 1 and t.dtype != torch.bool]
+    mask = samples.evidence
+    if mask is not None and len(tensors) == 1 and axes_of(tensors[0], tuple(mask.shape[1:])) is None:
+        raise ValueError(
+            f"evidence {shape_text(mask)} does not lie on the input {shape_text(tensors[0])}; give one value per "
+            "position: a pixel, a step, a token or a feature, without channels"
+        )
+
+
 def _can_judge(label: str, attribution: Attribution, name: str, row: Metric, explain: Mapping[str, Explain]) -> None:
     evidence = attribution.samples.evidence
     if row.needs == "evidence" and evidence is None:
@@ -129,7 +141,7 @@ def _can_judge(label: str, attribution: Attribution, name: str, row: Metric, exp
     if row.kind == "robustness" and not any(t.is_floating_point() for _, t in walk(attribution.samples.inputs)):
         raise ValueError(f"{name} moves the input a little, which ids cannot be; choose another metric for token inputs")
     if row.kind in ("faithfulness", "evidence", "shape", "sanity"):
-        laid = surface(attribution)
+        laid = surface(attribution)  # raises where the map cannot be laid on the inputs
         if row.needs == "evidence" and evidence is not None and evidence.flatten(1).shape != laid.heat.shape:
             raise ValueError(f"evidence {shape_text(evidence)} does not fit {label}'s {laid.heat.shape[1]} positions")
 

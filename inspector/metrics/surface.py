@@ -137,7 +137,7 @@ def _explained(attribution: Attribution, heat: Tensor) -> Iterator[tuple[Leaf, t
     free = {leaf: t for leaf, t in walk(attribution.samples.inputs) if t.dim() and t.dtype != torch.bool}
     for leaf, sizes in _position_sizes(attribution, heat):
         wanted = {leaf: free[leaf]} if leaf in free and leaf else free
-        found = [(name, axes) for name, tensor in wanted.items() if (axes := _axes_of(tensor, sizes)) is not None]
+        found = [(name, axes) for name, tensor in wanted.items() if (axes := axes_of(tensor, sizes)) is not None]
         if not found:
             raise ValueError(f"{attribution.method} has positions {sizes}, which no input of the samples has")
         del free[found[0][0]]
@@ -155,7 +155,7 @@ def _position_sizes(attribution: Attribution, heat: Tensor) -> list[tuple[Leaf, 
     return [(leaf, tuple(t.shape[axis] for axis in own)) for (leaf, t), own in zip(values, axes, strict=True)]
 
 
-def _axes_of(tensor: Tensor, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+def axes_of(tensor: Tensor, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
     """The axes of an input that have these sizes: pixels come last in images, steps and features first elsewhere."""
     last, first = range(tensor.dim() - len(sizes), tensor.dim()), range(1, 1 + len(sizes))
     for axes in (last, first) if tensor.dim() >= 4 else (first, last):
