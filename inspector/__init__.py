@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from inspector.hooks import Event as Event
     from inspector.hooks import Where as Where
     from inspector.hooks import borrow as borrow
-    from inspector.hooks.capture import capture as capture
-    from inspector.hooks.edit import edit as edit
     from inspector.hooks import live as live
     from inspector.hooks import offload as offload
-    from inspector.hooks.select import select as select
     from inspector.hooks import snapshot as snapshot
+    from inspector.hooks.capture import capture as capture
+    from inspector.hooks.edit import edit as edit
+    from inspector.hooks.select import select as select
     from inspector.hooks.tap import tap as tap
     from inspector.metrics import METRICS as METRICS
     from inspector.metrics import compare as compare
