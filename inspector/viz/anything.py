@@ -1,0 +1,72 @@
+"""The picture of any tensor: a curve, a matrix, or a mosaic of its last two axes, with a digest of its numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from inspector.tensors import digest, dtype_text, shape_text
+from inspector.viz.figure import COLOURS, INK, Figure, canvas, panel, styled
+from inspector.viz.images import plot_mosaic, thin
+from inspector.viz.scales import array, colour_bar, sequential
+
+
+def tensor_figure(tensor: Tensor, *, title: str = "", **figure: Any) -> Figure:
+    """One figure for a tensor of any shape: nothing is refused but the empty one, which is said."""
+    with styled():
+        drawn = Figure(figsize=figure.pop("figsize", (6.2, 3.8)), **figure)
+        mappable = plot_tensor(tensor, ax=drawn.add_subplot())
+        if mappable is not None:
+            scale = sequential(tensor)
+            colour_bar(drawn.axes[0], mappable, scale)
+            drawn.foot(f"Colours: {scale}.")
+    drawn.head(title or f"tensor {shape_text(tensor)}", f"{shape_text(tensor)} · {dtype_text(tensor)} · {digest(tensor)}")
+    return drawn
+
+
+@panel
+def plot_tensor(tensor: Tensor, *, ax: Axes | None = None) -> Any:
+    """Up to one axis a curve or a number, two axes a matrix, more a mosaic over the leading ones; returns the image, or
+    None where there is none."""
+    ax = canvas(ax, (6, 3.6))
+    if tensor.is_meta or tensor.is_nested or not tensor.numel():
+        ax.axis("off")
+        ax.text(0.5, 0.5, digest(tensor) if not tensor.is_nested else shape_text(tensor), ha="center", va="center")
+        return None
+    values = array(tensor)
+    values = values.reshape(values.shape[values.ndim - _trailing(values.shape) :]) if values.ndim > 2 else values
+    if values.ndim <= 1:
+        return _curve(ax, values)
+    if values.ndim == 2:
+        return _matrix(ax, values)
+    return plot_mosaic(values.reshape(-1, *values.shape[-2:]), ax=ax, order="index", scale=sequential(tensor))
+
+
+def _trailing(shape: tuple[int, ...]) -> int:
+    """How many axes remain when leading axes of length one are dropped; two at least."""
+    leading = next((i for i, n in enumerate(shape) if n > 1), len(shape))
+    return max(len(shape) - leading, 2)
+
+
+def _curve(ax: Axes, values: np.ndarray[Any, np.dtype[Any]]) -> None:
+    flat = np.atleast_1d(values)
+    if len(flat) <= 40:
+        ax.bar(range(len(flat)), np.nan_to_num(flat), color=COLOURS[0], width=0.7)
+    else:
+        ax.plot(flat, color=COLOURS[0], lw=1.0)
+    ax.axhline(0, color=INK, lw=0.6)
+    ax.set_xlabel("index")
+
+
+def _matrix(ax: Axes, values: np.ndarray[Any, np.dtype[Any]]) -> Any:
+    rows, columns = values.shape
+    square = 0.2 < rows / columns < 5
+    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    style = sequential(values).style
+    drawn = ax.imshow(thin(values), aspect="equal" if square else "auto", extent=extent, **style)
+    ax.set_xlabel("axis 1")
+    ax.set_ylabel("axis 0")
+    return drawn

@@ -1,0 +1,137 @@
+"""The picture of an assessment: who is taken for whom, how each class fares, and each group of people with its doubt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.gridspec import GridSpec
+
+from inspector.records import Assessment
+from inspector.viz.bars import plot_intervals
+from inspector.viz.figure import COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled
+from inspector.viz.scales import array
+from inspector.words.facts import wilson
+
+WRITTEN = 14  # more classes than these have no numbers in their cells
+METRICS = ("precision", "recall", "f1")
+
+
+def show_assessment(assessment: Assessment, *more: Assessment, **figure: Any) -> Figure:
+    """Confusion, classes and groups of one assessment; several: their accuracies side by side with intervals."""
+    if more:
+        return _several([assessment, *more], figure)
+    classes, groups = len(assessment.classes), sum(map(len, assessment.groups.values()))
+    side = min(max(0.34 * classes, 2.6), 5.2)
+    below = [0.75 + 0.26 * len(rows) for rows in assessment.groups.values()]
+    with styled():
+        drawn = Figure(figsize=figure.pop("figsize", (side + 4.6, side + sum(below) + 1.4)), **figure)
+        grid = GridSpec(1 + len(below), 2, figure=drawn, height_ratios=[side, *below], width_ratios=[side + 0.8, 3.6])
+        plot_confusion(assessment, ax=drawn.add_subplot(grid[0, 0]))
+        plot_classes(assessment, ax=drawn.add_subplot(grid[0, 1]))
+        for i, column in enumerate(assessment.groups, start=1):
+            plot_groups(assessment, column, ax=drawn.add_subplot(grid[i, :]))
+    drawn.head(assessment.name or "Assessment", _facts(assessment))
+    if groups:
+        drawn.foot("Whiskers: 95% Wilson interval of the accuracy; dashed: accuracy over all samples.")
+    return drawn
+
+
+def _facts(a: Assessment) -> str:
+    low, high = wilson(a.accuracy, a.n)
+    interval = f"{_percent(a.accuracy)} right (95% interval {_percent(low)} to {_percent(high)})"
+    macro = f"macro precision {_percent(a.precision)}, recall {_percent(a.recall)}, F1 {_percent(a.f1)}"
+    return f"{a.n:,} samples · {interval} · {macro}"
+
+
+def _percent(rate: float) -> str:
+    return "n/a" if rate != rate else f"{100 * rate:.1f}%"
+
+
+@panel
+def plot_confusion(assessment: Assessment, *, ax: Axes | None = None) -> Any:
+    """Counts as numbers, colours as shares of each true class, so that rare classes stay visible; the diagonal is blue
+    and mistakes are orange."""
+    counts = array(assessment.confusion)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    signed = np.where(np.eye(len(counts), dtype=bool), -shares, np.sqrt(shares))
+    ax = canvas(ax, (4, 4))
+    drawn = ax.imshow(signed, vmin=-1.25, vmax=1.25, cmap="PuOr_r", interpolation="nearest")
+    if len(counts) <= WRITTEN:
+        _write_counts(ax, counts, shares)
+    names = [shorten(str(name), 14) for name in assessment.classes]
+    turned: dict[str, Any] = (
+        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names), default=0) > 2 else {}
+    )
+    every = max(1, -(-len(names) // 25))
+    ax.set_xticks(range(0, len(names), every), labels=names[::every], **turned)
+    ax.set_yticks(range(0, len(names), every), labels=names[::every])
+    ax.set_xlabel("answered", color=MUTED)
+    ax.set_ylabel("true", color=MUTED)
+    ax.set_title("confusion")
+    ax.tick_params(length=0)
+    return drawn
+
+
+def _write_counts(ax: Axes, counts: Any, shares: Any) -> None:
+    for row, column in np.ndindex(counts.shape):
+        if counts[row, column]:
+            dark = shares[row, column] > (0.6 if row == column else 0.5)
+            style: dict[str, Any] = {"color": "white" if dark else "black", "size": SMALL - 0.5}
+            ax.text(column, row, f"{counts[row, column]:,.0f}", ha="center", va="center", **style)
+
+
+@panel
+def plot_classes(assessment: Assessment, *, ax: Axes | None = None) -> list[Any]:
+    """Precision, recall and F1 of each class, the worst F1 named at the bottom of very many."""
+    ax = canvas(ax, (3.4, 4))
+    there = [m for m in METRICS if m in assessment.per_class]
+    rates = {m: array(assessment.per_class[m]) for m in there}
+    order = np.arange(len(assessment.classes))
+    if len(order) > 25 and "f1" in rates:
+        order = np.argsort(np.nan_to_num(rates["f1"], nan=2.0), kind="stable")[:25]
+    marks = [
+        ax.plot(
+            rates[m][order], range(len(order)), marker, color=COLOURS[i], ms=4.5, label=m.replace("f1", "F1"), ls="none"
+        )[0]
+        for i, (m, marker) in enumerate(zip(there, "<>o", strict=False))
+    ]
+    ax.set_yticks(range(len(order)), labels=[shorten(str(assessment.classes[i]), 14) for i in order])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    lowest = min((float(np.nanmin(r[order], initial=1.0)) for r in rates.values()), default=0.0)
+    ax.set_xlim(max(0.0, lowest - 0.05), 1.01)
+    ax.grid(axis="both")
+    ax.tick_params(axis="y", length=0)
+    ax.set_title(
+        "by class" if len(order) == len(assessment.classes) else f"the worst 25 of {len(assessment.classes)} classes"
+    )
+    if marks:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3, handletextpad=0.1)
+    return marks
+
+
+@panel
+def plot_groups(assessment: Assessment, column: str, *, ax: Axes | None = None) -> list[Any]:
+    """Accuracy of each group with its interval; n stands at the name, the gap in the title."""
+    rows = {
+        f"{shorten(label, 22)} (n = {a.n:,})": (a.accuracy, *wilson(a.accuracy, a.n))
+        for label, a in assessment.groups[column].items()
+    }
+    gap = assessment.gaps.get(column, {}).get("accuracy")
+    title = f"accuracy by {column}" + ("" if gap is None else f": largest gap {100 * gap:.1f} points")
+    return plot_intervals(rows, ax=ax, reference=assessment.accuracy, title=title)
+
+
+def _several(assessments: list[Assessment], options: dict[str, Any]) -> Figure:
+    rows = {
+        f"{i + 1}: {a.name or 'assessment'} (n = {a.n:,})": (a.accuracy, *wilson(a.accuracy, a.n))
+        for i, a in enumerate(assessments)
+    }
+    with styled():
+        figure = Figure(figsize=options.pop("figsize", (6.4, 0.32 * len(rows) + 1.5)), **options)
+        plot_intervals(rows, ax=figure.add_subplot(), title="accuracy")
+    figure.head(f"{len(rows)} assessments")
+    figure.foot("Whiskers: 95% Wilson interval.")
+    return figure

@@ -1,0 +1,153 @@
+"""The picture of an attribution: what went in, what counted, and both together, for a few samples on one shared scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.gridspec import GridSpec
+from torch import Tensor
+
+from inspector.records import Attribution
+from inspector.viz.bars import plot_features
+from inspector.viz.figure import Figure, styled
+from inspector.viz.heatgrid import show_images
+from inspector.viz.scales import Scale, array, colour_bar, signed
+from inspector.viz.sequences import LANES, grey_axis, plot_series, plot_steps
+from inspector.viz.titles import facts_line, over, sample_label, title_of
+from inspector.viz.tokens import LINE, lines_of, plot_tokens
+from inspector.words.facts import Piece, pieces, tokens_of, valid_of
+
+
+def show_attribution(attribution: Attribution, *, samples: int = 6, piece: str | None = None, **figure: Any) -> Figure:
+    """Up to ``samples`` samples of one attribution; of several explained inputs the one named ``piece``, or the first."""
+    chosen = _choose(pieces(attribution), piece)
+    drawn = _PICTURES[chosen.view](attribution, chosen, min(samples, len(attribution.samples)), figure)
+    drawn.head(title_of(attribution, chosen), facts_line(attribution, min(samples, len(attribution.samples))))
+    return drawn
+
+
+def _choose(found: list[Piece], name: str | None) -> Piece:
+    if not found:
+        raise ValueError("this attribution holds no tensor to show")
+    for piece in found:
+        if name in (None, piece.name):
+            return piece
+    raise LookupError(f"{name!r} is no explained input; there are {', '.join(repr(p.name) for p in found)}")
+
+
+def _sequences(attribution: Attribution, piece: Piece, shown: int, options: dict[str, Any]) -> Figure:
+    shown = min(shown, 3)
+    assert piece.input is not None
+    values = piece.values if piece.values.shape == piece.input.shape else piece.heat
+    assert values is not None
+    scale = signed([values[i] for i in range(shown)], over=over(shown))
+    draw = _lanes if piece.input.shape[2] <= LANES else _heat_maps
+    return draw(attribution, piece, values, scale, shown, options)
+
+
+def _lanes(
+    attribution: Attribution, piece: Piece, values: Tensor, scale: Scale, shown: int, options: dict[str, Any]
+) -> Figure:
+    assert piece.input is not None
+    tall = 0.62 * piece.input.shape[2] + 0.5
+    with styled():
+        figure = Figure(figsize=options.pop("figsize", (8.0, tall * shown + 1.4)), **options)
+        axes = [figure.add_subplot(shown, 1, i + 1) for i in range(shown)]
+        for i, ax in enumerate(axes):
+            valid = valid_of(attribution.samples, i, piece.input.shape[1])
+            names = attribution.samples.names.get("features")
+            drawn = plot_series(piece.input[i], values[i], names=names, scale=scale, valid=valid, ax=ax)
+            ax.set_title(sample_label(attribution, i).replace("\n", " · "))
+        grey_axis(axes[-1])
+        colour_bar(axes, drawn[-1], scale, "against  ←  0  →  for")
+    figure.foot(f"Strips: {scale}. Within a strip the line tells the same value by its height.", _padding(attribution))
+    return figure
+
+
+def _heat_maps(
+    attribution: Attribution, piece: Piece, values: Tensor, scale: Scale, shown: int, options: dict[str, Any]
+) -> Figure:
+    assert piece.input is not None
+    steps = piece.input.shape[1]
+    names = attribution.samples.names.get("features")
+    with styled():
+        figure = Figure(figsize=options.pop("figsize", (2.6 * shown + 1.6, 5.2)), **options)
+        grid = GridSpec(2, shown, figure=figure, height_ratios=[1, 1 if values.dim() == 3 else 0.25])
+        tops = [figure.add_subplot(grid[0, i]) for i in range(shown)]
+        lows = [figure.add_subplot(grid[1, i], sharex=tops[i]) for i in range(shown)]
+        for i in range(shown):
+            valid = valid_of(attribution.samples, i, steps)
+            plot_steps(piece.input[i], names=names, valid=valid, ax=tops[i], cmap="Greys", scale=_plain(piece.input[i]))
+            one = values[i] if values.dim() == 3 else values[i][:, None]
+            drawn = plot_steps(one, scale=scale, names=names if values.dim() == 3 else None, valid=valid, ax=lows[i])
+            tops[i].set_title(sample_label(attribution, i).replace("\n", " · "))
+            grey_axis(lows[i])
+        tops[0].set_ylabel("input")
+        lows[0].set_ylabel("attribution")
+        colour_bar(lows, drawn, scale, "against  ←  0  →  for")
+    figure.foot(f"Colours: {scale}.", _padding(attribution))
+    return figure
+
+
+def _plain(values: Tensor) -> Scale:
+    """From the lowest to the highest value, for inputs."""
+    numbers = array(values)
+    finite = numbers[np.isfinite(numbers)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    return Scale(low, high if high > low else low + 1.0, "range of the input")
+
+
+def _padding(attribution: Attribution) -> str:
+    valid = attribution.samples.valid
+    return "Hatched: padding." if valid is not None and not bool(valid.all()) else ""
+
+
+def _tokens(attribution: Attribution, piece: Piece, shown: int, options: dict[str, Any]) -> Figure:
+    assert piece.heat is not None
+    columns, length = 92, piece.heat.shape[1]
+    scale = signed([piece.heat[i] for i in range(shown)], over=over(shown))
+    texts = [tokens_of(attribution.samples, i, length) for i in range(shown)]
+    lines = [lines_of(words, columns) for words in texts]
+    with styled():
+        figure = Figure(figsize=options.pop("figsize", (8.6, sum(lines) * 0.36 + 0.42 * shown + 1.3)), **options)
+        grid = GridSpec(shown, 1, figure=figure, height_ratios=[n * LINE + 0.5 for n in lines])
+        for i, words in enumerate(texts):
+            ax = figure.add_subplot(grid[i])
+            valid = valid_of(attribution.samples, i, length)
+            plot_tokens(words, piece.heat[i], scale=scale, columns=columns, valid=valid, ax=ax)
+            ax.set_title(sample_label(attribution, i).replace("\n", " · "))
+    figure.foot(
+        f"Red, solid underline: for the target; blue, dashed: against. Colours: {scale}. "
+        "The numbers under the eight largest are their attributions."
+    )
+    return figure
+
+
+def _rows(attribution: Attribution, piece: Piece, shown: int, options: dict[str, Any]) -> Figure:
+    assert piece.heat is not None
+    shown = min(shown, 4)
+    heats = piece.heat[:shown]
+    names, top = attribution.samples.names.get("features"), min(12, heats.shape[1])
+    reach = float(np.nanmax(np.abs(array(heats)), initial=0.0)) or 1.0
+    wide = min(shown, 2)
+    tall = -(-shown // wide)
+    with styled():
+        height = (0.24 * (top + 1) + 0.75) * tall + 0.9
+        figure = Figure(figsize=options.pop("figsize", (4.6 * wide, height)), **options)
+        for i in range(shown):
+            ax = figure.add_subplot(tall, wide, i + 1)
+            given = piece.input[i] if piece.input is not None and piece.input.shape == piece.heat.shape else None
+            plot_features(heats[i], given, names=names, top=top, reach=reach, ax=ax)
+            ax.set_title(sample_label(attribution, i).replace("\n", " · "))
+    figure.foot(f"All panels share one horizontal scale, ±{reach:.3g} (the largest value over {over(shown)}).")
+    return figure
+
+
+def _other(attribution: Attribution, piece: Piece, shown: int, options: dict[str, Any]) -> Figure:
+    from inspector.viz.anything import tensor_figure
+
+    return tensor_figure(piece.values, **options)
+
+
+_PICTURES = {"image": show_images, "sequence": _sequences, "tokens": _tokens, "row": _rows, "other": _other}

@@ -1,0 +1,326 @@
+"""The picture of a comparison: what each method says about the same samples, and whether any of it can be believed.
+
+Magnitudes of different methods are not commensurate, so by default each method has a scale of its own, which is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
+from matplotlib.lines import Line2D
+
+from inspector.records import Attribution, Comparison, Cost
+from inspector.viz.bars import plot_intervals
+from inspector.viz.board import Board
+from inspector.viz.curves import looks, plot_curves
+from inspector.viz.figure import MUTED, SMALL, Figure, canvas, panel, shorten, styled
+from inspector.viz.images import as_picture, thin
+from inspector.viz.scales import Array, Scale, array, colour_map, number, signed
+from inspector.viz.strips import strips
+from inspector.viz.titles import sample_label
+from inspector.words.facts import Piece, pieces, target_of
+
+Shared = Literal["shared", "row", "panel"]
+Part = Literal["grid", "scores", "curves", "agreement", "cost"]
+ALL: tuple[Part, ...] = ("grid", "scores", "curves", "agreement", "cost")
+Panel = Callable[[Axes], Any]
+
+
+def show_comparison(
+    comparison: Comparison, *, samples: int = 6, scale: Shared = "row", parts: Sequence[Part] = ALL, **figure: Any
+) -> Figure:
+    """``scale``: "row" = shared within a method, "shared" = one for all, "panel" = each map its own; printed in any case.
+    ``parts`` chooses among the grid of maps, score intervals, curves, agreement, and quality against cost."""
+    _check(scale, parts)
+    scores = _score_panels(comparison) if "scores" in parts else []
+    others = [panel for part in parts if part in _PANELS for panel in _PANELS[part](comparison)]
+    with styled():
+        drawn = _compose(
+            comparison,
+            [*_in_rows(scores), *_in_rows(others)],
+            min(samples, _count(comparison)),
+            scale,
+            "grid" in parts,
+            figure,
+        )
+    drawn.head(_title(comparison), _facts(comparison), *(f"! {w}" for w in comparison.warnings[:4]))
+    return drawn
+
+
+def _check(scale: str, parts: Sequence[str]) -> None:
+    if scale not in ("shared", "row", "panel"):
+        raise ValueError(f"scale={scale!r} is none of 'shared', 'row' (within a method), 'panel'")
+    unknown = [part for part in parts if part not in ALL]
+    if unknown or not parts:
+        raise ValueError(f"parts={list(parts)!r}: choose from {', '.join(ALL)}")
+
+
+def _count(comparison: Comparison) -> int:
+    return max((len(a.samples) for a in comparison.attributions.values()), default=0)
+
+
+def _title(comparison: Comparison) -> str:
+    first = next(iter(comparison.attributions.values()))
+    target = target_of(first)
+    return f"{len(comparison.labels)} methods compared" + (f" → {target}" if target else "")
+
+
+def _facts(comparison: Comparison) -> str:
+    total = _count(comparison)
+    model = next(iter(comparison.attributions.values())).model.get("class", "")
+    settings = [f"{k}={v}" for k, v in comparison.settings.items() if isinstance(v, (int, float, str)) and v != ""]
+    return " · ".join([*([str(model)] if model else []), f"{total} sample{'s' * (total != 1)}", *settings])
+
+
+def _compose(
+    comparison: Comparison, rows: list[list[Panel]], shown: int, scale: Shared, grid: bool, options: dict[str, Any]
+) -> Figure:
+    heights = [grid_height(comparison, shown)] * grid + [_LEGEND * (1 + (len(comparison.labels) - 1) // 4)] * bool(rows)
+    heights += [0.75 + 0.21 * len(comparison.labels) if i == 0 else 2.3 for i in range(len(rows))]
+    size = (9.8, sum(heights) + 1.2 + 0.18 * len(comparison.warnings[:4]))
+    figure = Figure(figsize=options.pop("figsize", size), **options)
+    outer = GridSpec(len(heights), 1, figure=figure, height_ratios=heights)
+    if grid:
+        _grid(comparison, figure, outer[0], shown, scale)
+    if rows:
+        _legend(figure, outer[int(grid)], comparison)
+    for row, panels in enumerate(rows, start=grid + 1):
+        inner = GridSpecFromSubplotSpec(1, len(panels), subplot_spec=outer[row])
+        for column, draw in enumerate(panels):
+            ax = figure.add_subplot(inner[column])
+            draw(ax)
+            if draw.__name__ == "scores" and column:
+                ax.tick_params(labelleft=False)
+    return figure
+
+
+_LEGEND = 0.28
+
+
+def _in_rows(panels: list[Panel], wide: int = 4) -> list[list[Panel]]:
+    """Rows of at most ``wide`` panels, as even as they can be."""
+    count = -(-len(panels) // wide)
+    return [panels[i * len(panels) // count : (i + 1) * len(panels) // count] for i in range(count)]
+
+
+def _legend(figure: Figure, place: Any, comparison: Comparison) -> None:
+    ax = figure.add_subplot(place)
+    ax.axis("off")
+    styles = looks(comparison.labels, comparison.controls)
+    handles = [Line2D([], [], label=_named(comparison, label), **style) for label, style in styles.items()]
+    ax.legend(handles=handles, loc="center", ncols=min(len(handles), 4))
+    figure.foot("Whiskers: 95% bootstrap interval of the mean over samples; bands: 1.96 standard errors; grey: the control.")
+
+
+def _named(comparison: Comparison, label: str) -> str:
+    return shorten(label, 26) + (" (control)" if label in comparison.controls else "")
+
+
+def grid_height(comparison: Comparison, shown: int) -> float:
+    """Inches that the grid of maps takes."""
+    piece = pieces(next(iter(comparison.attributions.values())))[0]
+    if piece.view == "image":
+        return 0.75 + (len(comparison.labels) + 1) * min(1.0, 6.6 / max(shown, 1)) * _tall(piece)
+    return min(shown, 3) * (1.0 + 0.24 * len(comparison.labels) + 0.9 * (piece.view == "sequence")) + 0.3
+
+
+def _tall(piece: Piece) -> float:
+    first = piece.input if piece.input is not None and piece.input.dim() == 4 else piece.heat
+    assert first is not None
+    return float(min(max(first.shape[-2] / first.shape[-1], 0.3), 1.6))
+
+
+def _grid(comparison: Comparison, figure: Figure, place: Any, shown: int, share: Shared) -> None:
+    found = {label: pieces(a)[0] for label, a in comparison.attributions.items()}
+    heats = {label: [_heat(piece, i) for i in range(shown)] for label, piece in found.items()}
+    scales = scales_of(heats, share, controls=comparison.controls)
+    draw = _maps if any(p.view == "image" for p in found.values()) else strips
+    draw(comparison, figure, place, heats, scales)
+    figure.foot(_scale_note(share))
+
+
+def _heat(piece: Piece, index: int) -> Array | None:
+    return None if piece.heat is None or index >= len(piece.heat) else array(piece.heat[index])
+
+
+def scales_of(
+    heats: dict[str, list[Array | None]], share: Shared, *, controls: Sequence[str] = ()
+) -> dict[str, list[Scale]]:
+    """For each label one scale per sample, the same object wherever it is shared."""
+    if share == "shared":
+        every = signed(
+            [h for label, row in heats.items() if label not in controls for h in row if h is not None], over="all maps"
+        )
+        return {label: [every] * len(row) for label, row in heats.items()}
+    if share == "row":
+        rows = {label: signed([h for h in row if h is not None], over="the row") for label, row in heats.items()}
+        return {label: [rows[label]] * len(row) for label, row in heats.items()}
+    return {label: [signed([] if h is None else h, over="this map") for h in row] for label, row in heats.items()}
+
+
+def _scale_note(share: Shared) -> str:
+    rule = "99th percentile of |a| (the maximum where that is 0)"
+    said = {
+        "row": f"Each row has its own scale, printed at its right: red is +, blue −, white 0; limits: {rule} over the row. "
+        "Colours compare within a row only.",
+        "shared": f"One scale for all maps, printed at the right: red is +, blue −, white 0; limits: {rule} over all "
+        "methods but the control. Methods have different units, so pale is not unimportant.",
+        "panel": f"Each map has its own scale: red is +, blue −, white 0; limits: {rule} of that map. "
+        "Colours compare within a map only.",
+    }
+    return said[share]
+
+
+def _maps(
+    comparison: Comparison, figure: Figure, place: Any, heats: dict[str, list[Array | None]], scales: dict[str, list[Scale]]
+) -> None:
+    first = next(iter(comparison.attributions.values()))
+    piece = pieces(first)[0]
+    shown = len(next(iter(heats.values())))
+    board = Board(figure.add_subplot(place), len(heats) + 1, shown, _tall(piece))
+    for i in range(shown):
+        if piece.input is not None and piece.input.dim() == 4:
+            board.put(as_picture(piece.input[i])[0], 0, i)
+        for row, label in enumerate(heats, start=1):
+            _map(board, heats[label][i], row, i, scales[label][i])
+    board.label_columns([_column(first, i) for i in range(shown)])
+    board.label_rows(["input", *(_row_label(comparison, label) for label in heats)])
+    board.label_right(["", *(_range(row) for row in scales.values())])
+
+
+def _map(board: Board, heat: Array | None, row: int, column: int, scale: Scale) -> None:
+    if heat is None or heat.ndim != 2:
+        board.write("no map", row, column)
+    else:
+        board.put(thin(heat), row, column, **scale.style)
+
+
+def _column(attribution: Attribution, index: int) -> str:
+    return "\n".join(line for line in sample_label(attribution, index, 14).split("\n") if not line.startswith("δ"))
+
+
+def _row_label(comparison: Comparison, label: str) -> str:
+    a = comparison.attributions[label]
+    lines = [_named(comparison, label)]
+    if a.layer is not None and a.layer not in label:
+        lines.append(f"at {shorten(a.layer, 24)}")
+    if a.delta is not None and a.delta.numel():
+        lines.append(f"sum off by {number(a.delta.abs().max().item())}")
+    return "\n".join(lines)
+
+
+def _range(row: list[Scale]) -> str:
+    same = all(scale is row[0] for scale in row)
+    return (
+        row[0].range_text
+        if same
+        else "own scales,\n" + f"±{min(s.high for s in row):.2g} to ±{max(s.high for s in row):.2g}"
+    )
+
+
+def _score_panels(comparison: Comparison) -> list[Panel]:
+    def panel(metric: str) -> Panel:
+        def scores(ax: Axes) -> Any:
+            return plot_scores(comparison, metric, ax=ax)
+
+        return scores
+
+    return [panel(metric) for metric in comparison.scores.metrics]
+
+
+@panel
+def plot_scores(comparison: Comparison, metric: str, *, ax: Axes | None = None) -> list[Any]:
+    """One metric: mean and 95 % interval for every method, the control as a dashed line."""
+    scores, styles = comparison.scores, looks(comparison.labels, comparison.controls)
+    rows = {label: scores.interval(label, metric) for label in comparison.labels if metric in scores.by_label.get(label, {})}
+    control = next((rows[c][0] for c in comparison.controls if c in rows), None)
+    better = {"high": "higher is better →", "low": "← lower is better"}.get(str(scores.better(metric)), "")
+    colours = {label: style["color"] for label, style in styles.items()}
+    ax = canvas(ax, (3, 0.28 * len(rows) + 0.8))
+    ax.set_xlabel(better, color=MUTED)
+    return plot_intervals(rows, ax=ax, reference=control, title=shorten(metric, 26), colours=colours)
+
+
+def _curve_panels(comparison: Comparison) -> list[Panel]:
+    names = dict.fromkeys(name for row in comparison.curves.values() for name in row)
+    styles = looks(comparison.labels, comparison.controls)
+
+    def panel(name: str) -> Panel:
+        curves = {label: row[name] for label, row in comparison.curves.items() if name in row}
+        return lambda ax: plot_curves(curves, ax=ax, styles=styles, title=f"{name} curve")
+
+    return [panel(name) for name in names]
+
+
+def _agreement_panels(comparison: Comparison) -> list[Panel]:
+    def panel(name: str) -> Panel:
+        matrix = array(comparison.agreement[name])
+        return lambda ax: plot_agreement(matrix, comparison.labels, ax=ax, title=f"agreement ({name})")
+
+    return [panel(name) for name in comparison.agreement]
+
+
+@panel
+def plot_agreement(matrix: Array, labels: Sequence[str], *, ax: Axes | None = None, title: str = "") -> Any:
+    """(labels, labels) on a fixed scale from −1 to 1; the numbers stand in the cells where there is room."""
+    ax = canvas(ax, (3.2, 2.8))
+    drawn = ax.imshow(matrix, vmin=-1, vmax=1, cmap=colour_map("RdBu_r"), interpolation="nearest")
+    names = [shorten(label, 20) for label in labels]
+    ax.set_xticks(range(len(names)), labels=[str(i + 1) for i in range(len(names))])
+    ax.set_yticks(range(len(names)), labels=[f"{name}  {i + 1}" for i, name in enumerate(names)])
+    ax.tick_params(length=0)
+    if len(names) <= 7:
+        for row, column in np.ndindex(matrix.shape):
+            value = float(matrix[row, column])
+            ink = "white" if abs(value) > 0.6 else "black"
+            ax.text(column, row, _two(value), ha="center", va="center", size=SMALL - 1, color=ink)
+    ax.set_title(title)
+    return drawn
+
+
+def _two(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}".replace("-", "−")
+
+
+def _cost_panels(comparison: Comparison) -> list[Panel]:
+    metrics = [m for m in comparison.scores.metrics if comparison.scores.better(m)]
+    return [lambda ax: plot_cost(comparison, metrics[0], ax=ax)] if metrics and comparison.cost else []
+
+
+@panel
+def plot_cost(comparison: Comparison, metric: str, *, ax: Axes | None = None) -> list[Any]:
+    """The mean of one metric against seconds (log scale), with its interval; passes where no time was taken."""
+    ax = canvas(ax, (3.2, 2.4))
+    costs = {label: comparison.cost.get(label, Cost()) for label in comparison.labels}
+    timed = any(cost.seconds > 0 for cost in costs.values())
+    dots: list[Any] = []
+    for label, style in looks(comparison.labels, comparison.controls).items():
+        if metric not in comparison.scores.by_label.get(label, {}):
+            continue
+        middle, low, high = comparison.scores.interval(label, metric)
+        x = costs[label].seconds if timed else costs[label].forwards + costs[label].backwards
+        ax.plot([x, x], [low, high], color=style["color"], lw=1.6, alpha=0.45)
+        dots += ax.plot([x], [middle], "o", color=style["color"], ms=4.5)
+    _log_axis(ax, [dot.get_xdata()[0] for dot in dots])
+    ax.set_xlabel("seconds" if timed else "passes through the model", color=MUTED)
+    ax.grid(axis="y")
+    ax.set_title(f"{shorten(metric, 24)} against cost")
+    return dots
+
+
+def _log_axis(ax: Axes, values: list[float]) -> None:
+    positive = [v for v in values if v > 0]
+    if positive and max(positive) > 20 * min(positive) and len(positive) == len(values):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+_PANELS: dict[str, Callable[[Comparison], list[Panel]]] = {
+    "curves": _curve_panels,
+    "agreement": _agreement_panels,
+    "cost": _cost_panels,
+}

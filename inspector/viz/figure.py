@@ -1,0 +1,233 @@
+"""The figure that everything is drawn on. It lives outside pyplot and carries its own style into every drawing, so it is
+shown exactly once in a notebook, leaks nothing, and looks the same whatever settings the user works with.
+
+Names, tokens and labels are drawn as they are: mathtext is off, so that ``$x$`` stays three characters.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import matplotlib.figure
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+
+INK, MUTED, FAINT, ALARM = "#1f2328", "#656d76", "#d8dee4", "#b35900"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")  # Okabe and Ito: safe for all eyes
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # so that colour is never alone
+TITLE, LABEL, SMALL = 10.5, 8.5, 7.5
+_MARGIN = 0.14  # inches around the text of head and foot
+_FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Arial Unicode MS", "Hiragino Sans GB"),
+    *("Microsoft YaHei", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Emoji", "Segoe UI Emoji"),
+)
+
+_STYLE: dict[str, Any] = {
+    "font.size": LABEL,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.titlesize": LABEL + 0.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 5.0,
+    "axes.labelsize": LABEL,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#8c959f",
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.useoffset": False,
+    "axes.unicode_minus": True,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.color": "#8c959f",
+    "ytick.color": "#8c959f",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.3,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "legend.handlelength": 2.2,
+    "image.interpolation": "nearest",
+    "image.resample": False,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "inspector",
+}
+
+
+@cache
+def _families() -> list[str]:
+    """DejaVu Sans comes with matplotlib; what it lacks is taken from fonts that this machine happens to have."""
+    from matplotlib.font_manager import fontManager
+
+    return ["DejaVu Sans", *(name for name in _FALLBACKS if name in set(fontManager.get_font_names()))]
+
+
+_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The one style, for the time of a drawing; the user's own settings are back afterwards."""
+    if _INSIDE.get():
+        yield
+        return
+    token = _INSIDE.set(True)
+    try:
+        with matplotlib.style.context({**_STYLE, "font.family": _families()}, after_reset=True):
+            yield
+    finally:
+        _INSIDE.reset(token)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def panel(draw: Callable[P, R]) -> Callable[P, R]:
+    """A plot function that draws in the one style, also on axes of the user's own."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        with styled():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure with a head (title, facts, alarms) and a foot (scales, doubts) that never meet the axes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with styled():
+            super().__init__(*args, **{"dpi": 110, "layout": "constrained", "facecolor": "white", **kwargs})
+            self._title = self._line("", TITLE, INK, weight="bold")
+            self._facts = self._line("", LABEL, MUTED)
+            self._alarms = self._line("", LABEL, ALARM)
+            self._foot = self._line("", SMALL, MUTED)
+        self._words = {self._title: "", self._facts: "", self._alarms: "", self._foot: ""}
+
+    def _line(self, text: str, size: float, color: str, **more: Any) -> Text:
+        return self.text(0, 0, text, size=size, color=color, ha="left", va="top", linespacing=1.35, **more)
+
+    def head(self, title: str, facts: str = "", *alarms: str) -> None:
+        """What this is (bold), the facts that belong to it, and what is wrong; all wrap to the figure's width."""
+        self._words |= {self._title: title, self._facts: facts, self._alarms: "\n".join(alarms)}
+        self._arrange()
+
+    def foot(self, *notes: str) -> None:
+        """Adds notes at the bottom, such as the scale that the colours share."""
+        self._words[self._foot] = "\n".join(filter(None, [self._words[self._foot], *notes]))
+        self._arrange()
+
+    @property
+    def words(self) -> str:
+        """Head and foot as they were given, before they are wrapped."""
+        return "\n".join(filter(None, self._words.values()))
+
+    def _arrange(self) -> None:
+        """Wrap head and foot to the present width and leave the axes what remains."""
+        width, height = self.get_size_inches()
+        for text, words in self._words.items():
+            text.set_text(_wrap(words, width - 2 * _MARGIN, float(text.get_fontsize())))
+        top = _MARGIN if self._words[self._title] else 0.0
+        for text in (self._title, self._facts, self._alarms):
+            text.set_position((_MARGIN / width, 1 - top / height))
+            top += _tall(text)
+        top += 0.6 * _MARGIN if top else 0.0
+        bottom = _tall(self._foot)
+        self._foot.set_position((_MARGIN / width, (bottom + 0.4 * _MARGIN) / height))
+        below = (bottom + 0.5 * _MARGIN) / height if bottom else 0.0
+        room = max(1 - below - top / height, 0.05)
+        engine = self.get_layout_engine()
+        if isinstance(engine, ConstrainedLayoutEngine):
+            engine.set(rect=(0, below, 1 - 0.5 * _MARGIN / width, room), w_pad=0.07, h_pad=0.07)
+
+    def draw(self, renderer: Any) -> None:
+        """Draw in the one style; glyphs that no font here has are boxes, not warnings."""
+        with styled(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+            self._arrange()
+            super().draw(renderer)
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """As in matplotlib; 200 dots an inch unless told, text stays text in PDF and SVG."""
+        with styled(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+            super().savefig(fname, **{"dpi": 200, **options})
+
+    def _repr_png_(self) -> bytes:
+        return self.png(dpi=130)
+
+    def png(self, *, dpi: float = 110) -> bytes:
+        """The picture as the bytes of a PNG file."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=dpi)
+        return buffer.getvalue()
+
+
+def canvas(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The axes to draw on: the given ones, or those of a new figure of ``size`` inches."""
+    return Figure(figsize=size).add_subplot() if ax is None else ax
+
+
+def bare(ax: Axes) -> Axes:
+    """No ticks and no frame, for pictures."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return ax
+
+
+def symlog(ax: Axes, which: Literal["x", "y"], sizes: Any) -> None:
+    """A symmetric log scale around 0 that keeps the smallest of ``sizes`` (positive numbers) apart, with few ticks."""
+    low, high = (int(np.floor(np.log10(end))) for end in (np.min(sizes), np.max(sizes)))
+    set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
+    set_scale("symlog", linthresh=10.0**low)
+    every = max(1, -(-(high - low + 1) // 3))
+    powers = [10.0**k for k in range(low, high + 2, every)]
+    ticks = [*(-p for p in reversed(powers)), 0.0, *powers]
+    axis.set_ticks(ticks, labels=[f"{tick:g}".replace("-", "−") for tick in ticks])
+
+
+def shorten(name: str, length: int = 34) -> str:
+    """Long names keep their beginning and their end, which tell siblings apart."""
+    name = name.replace("\n", " ")
+    keep = length - 1
+    return name if len(name) <= length else f"{name[: keep // 2]}…{name[-(keep - keep // 2) :]}"
+
+
+def _wrap(words: str, width: float, size: float) -> str:
+    characters = max(int(width * 72 / (0.56 * size)), 8)
+    return "\n".join(line for words_ in words.split("\n") for line in textwrap.wrap(words_, characters) or [""])
+
+
+def _tall(text: Text) -> float:
+    """Height in inches of what ``text`` holds."""
+    lines = text.get_text().count("\n") + 1 if text.get_text() else 0
+    return lines * float(text.get_fontsize()) * 1.42 / 72

@@ -1,0 +1,82 @@
+"""Images that were explained: the input, its map, and both laid over each other, on one shared and printed scale."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from inspector.records import Attribution
+from inspector.viz.board import Board
+from inspector.viz.figure import Figure, styled
+from inspector.viz.images import as_picture, blend, thin
+from inspector.viz.scales import Array, Scale, array, colour_bar, signed
+from inspector.viz.titles import over, sample_label
+from inspector.words.facts import Piece
+
+
+class Shown(NamedTuple):
+    """One sample: its heat, and its picture (H, W, 3) with what was done to it, where there is one."""
+
+    heat: Array
+    picture: Array | None
+    note: str
+
+    def cells(self, scale: Scale) -> dict[str, Array]:
+        """What is drawn of it, by name."""
+        if self.picture is None:
+            return {"attribution": thin(self.heat)}
+        laid_over = blend(self.picture, thin(self.heat), scale)
+        return {"input": self.picture, "attribution": thin(self.heat), "laid over": laid_over}
+
+
+def show_images(attribution: Attribution, piece: Piece, shown: int, options: dict[str, Any]) -> Figure:
+    """Samples as columns where there are more than two, else as rows."""
+    given = piece.input if piece.input is not None and piece.input.dim() == 4 else None
+    samples = [_sample(piece, given, i) for i in range(shown)]
+    scale = signed([s.heat for s in samples], over=over(shown))
+    with styled():
+        figure = _draw(attribution, [s.cells(scale) for s in samples], scale, options)
+    figure.foot(f"Colours: {scale}.", _note(samples, given))
+    return figure
+
+
+def _sample(piece: Piece, given: Tensor | None, index: int) -> Shown:
+    assert piece.heat is not None
+    picture, note = as_picture(given[index]) if given is not None else (None, "")
+    return Shown(array(piece.heat[index]), picture, note)
+
+
+def _draw(attribution: Attribution, samples: list[dict[str, Array]], scale: Scale, options: dict[str, Any]) -> Figure:
+    names = [sample_label(attribution, i) for i in range(len(samples))]
+    words, across = list(samples[0]), len(samples) > 2
+    rows, columns = (words, names) if across else (names, words)
+    tall = tallness([pixels for cells in samples for pixels in cells.values()])
+    cell = min(2.0, 8.2 / len(columns)) if across else 2.0
+    size = (cell * len(columns) + 2.2, cell * tall * len(rows) + (1.9 if across else 1.3))
+    figure = Figure(figsize=options.pop("figsize", size), **options)
+    board = Board(figure.add_subplot(), len(rows), len(columns), tall)
+    for i, cells in enumerate(samples):
+        for k, (word, pixels) in enumerate(cells.items()):
+            drawn = board.put(pixels, *((k, i) if across else (i, k)), **(scale.style if word == "attribution" else {}))
+            if word == "attribution":
+                mappable = drawn
+    board.label_rows(rows)
+    board.label_columns(columns)
+    colour_bar(board.ax, mappable, scale, "against  ←  0  →  for")
+    return figure
+
+
+def tallness(pictures: list[Array]) -> float:
+    """Height over width of a cell that fits them all, within reason."""
+    ratio = max(p.shape[0] / p.shape[1] for p in pictures)
+    return float(min(max(ratio, 0.25), 2.0))
+
+
+def _note(samples: list[Shown], given: Tensor | None) -> str:
+    notes = dict.fromkeys(s.note for s in samples if s.note)
+    said = [f"Input: {'; '.join(notes)}."] if notes else []
+    if given is not None and tuple(given.shape[-2:]) != samples[0].heat.shape:
+        size, full = "×".join(map(str, samples[0].heat.shape)), "×".join(map(str, given.shape[-2:]))
+        said.append(f"The map has {size} values for {full} pixels; each is drawn as the block it stands for.")
+    return " ".join(said)

@@ -1,0 +1,131 @@
+"""The picture of a training: what was found first, then the curves, then every layer at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
+
+from inspector.records import History, Stats
+from inspector.viz.curves import is_validation, plot_scalars, stem
+from inspector.viz.figure import COLOURS, DASHES, Figure, shorten, styled
+from inspector.viz.layers import NAMED, grid_of, layers_bar, pairs_of, plot_layers
+from inspector.viz.scales import Array, number
+
+_FIRST = {
+    "param_grad": ("norm", "rms", "std", "absmax"),
+    "output": ("std", "rms", "absmax", "mean"),
+    "update": ("ratio", "rms"),
+}
+
+
+def show_history(
+    history: History, *more: History, heat: list[tuple[str, str]] | None = None, panels: int = 4, **figure: Any
+) -> Figure:
+    """``heat``: which (kind, statistic) to draw layer by layer (default: two telling ones). Several histories: their
+    scalars on shared axes, a colour for each run."""
+    if more:
+        return _several([history, *more], panels, figure)
+    groups = dict(list(scalar_groups(history).items())[:panels])
+    chosen = heat if heat is not None else telling(history.stats)
+    with styled():
+        drawn = _compose(history, groups, chosen, figure)
+    drawn.head(_title(history), _facts(history, len(groups)), *_alarms(history))
+    return drawn
+
+
+def scalar_groups(history: History) -> dict[str, dict[str, tuple[Array, Array]]]:
+    """Scalars that belong together, such as loss and val_loss, under their common name."""
+    groups: dict[str, dict[str, tuple[Array, Array]]] = {}
+    for name, column in history.scalars.items():
+        groups.setdefault(stem(name), {})[name] = column
+    return groups
+
+
+def telling(stats: Stats, count: int = 2) -> list[tuple[str, str]]:
+    """The statistics to draw when none were chosen: gradients as applied, then outputs."""
+    there = pairs_of(stats)
+    best = [(kind, s) for kind, order in _FIRST.items() for s in order if (kind, s) in there]
+    by_kind = {kind: (kind, s) for kind, s in reversed(best)}
+    ordered = [by_kind[kind] for kind in _FIRST if kind in by_kind]
+    return [*ordered, *(pair for pair in there if pair[0] not in by_kind)][:count]
+
+
+def _title(history: History) -> str:
+    return str(history.meta.get("title") or history.meta.get("class") or "training")
+
+
+def _facts(history: History, shown: int) -> str:
+    count = max((len(steps) for steps, _ in history.scalars.values()), default=0)
+    groups = len(scalar_groups(history))
+    last = [f"{shorten(name, 24)} {number(float(v[-1]))}" for name, (_, v) in history.scalars.items() if len(v)][:6]
+    some = [f"{shown} of {groups} curves shown"] if shown < groups else []
+    return " · ".join([f"{count:,} {history.unit}s", *(["last: " + ", ".join(last)] if last else []), *some])
+
+
+def _alarms(history: History, most: int = 5) -> list[str]:
+    ordered = sorted(history.findings, key=lambda finding: finding.step)
+    found = [f"▲ {history.unit} {f.step} · {f.message}" for f in ordered[:most]]
+    rest = len(history.findings) - most
+    return [*found, *([f"… {rest} more findings"] if rest > 0 else [])]
+
+
+def _compose(history: History, groups: dict[str, Any], heat: list[tuple[str, str]], options: dict[str, Any]) -> Figure:
+    tall = [_heat_height(history.stats, pair) for pair in heat]
+    curves = 2.3 * (-(-len(groups) // 2)) if groups else 0.0
+    alarms = 0.2 * len(_alarms(history))
+    ratios = [curves] * bool(groups) + tall
+    figure = Figure(figsize=options.pop("figsize", (8.8, max(sum(ratios), 1.0) + 0.9 + alarms)), **options)
+    if not ratios:
+        figure.foot("Neither scalars nor statistics were recorded.")
+        return figure
+    outer = GridSpec(len(ratios), 1, figure=figure, height_ratios=ratios)
+    if groups:
+        _curves(figure, outer[0], history, groups)
+    for i, (kind, statistic) in enumerate(heat, start=bool(groups)):
+        ax = figure.add_subplot(outer[i])
+        drawn = plot_layers(history.stats, kind, statistic, ax=ax, findings=history.findings, unit=history.unit)
+        layers_bar(ax, drawn)
+    if heat:
+        figure.foot("Layers in execution order; yellow: not finite; pale grey: not measured; orange: a finding begins.")
+    return figure
+
+
+def _heat_height(stats: Stats, pair: tuple[str, str]) -> float:
+    layers = len(grid_of(stats, *pair).names)
+    return 0.65 + 0.155 * min(layers, NAMED)
+
+
+def _curves(figure: Figure, place: Any, history: History, groups: dict[str, Any]) -> None:
+    wide = min(2, len(groups))
+    inner = GridSpecFromSubplotSpec(-(-len(groups) // wide), wide, subplot_spec=place)
+    marks = [finding.step for finding in history.findings]
+    for i, (name, scalars) in enumerate(groups.items()):
+        ax = figure.add_subplot(inner[i // wide, i % wide])
+        color = COLOURS[i % len(COLOURS)]
+        plot_scalars(scalars, ax=ax, title=shorten(name, 30), unit=history.unit, marks=marks, color=color)
+
+
+def _several(histories: list[History], panels: int, options: dict[str, Any]) -> Figure:
+    names = list(dict.fromkeys(name for h in histories for name in scalar_groups(h)))[:panels]
+    labels = [f"{i + 1}: {_title(h)}" for i, h in enumerate(histories)]
+    rows = -(-len(names) // 2)
+    with styled():
+        figure = Figure(figsize=options.pop("figsize", (8.8, 2.4 * max(rows, 1) + 0.8)), **options)
+        for i, name in enumerate(names):
+            ax = figure.add_subplot(rows, min(2, len(names)), i + 1)
+            for run, history in enumerate(histories):
+                _one_run(ax, history, name, labels[run], run)
+            plot_scalars({}, ax=ax, title=shorten(name, 30), unit=histories[0].unit)
+            ax.legend()
+    figure.head(f"{len(histories)} runs", " · ".join(shorten(label, 40) for label in labels))
+    figure.foot("Solid: training; dashed: held-out data.")
+    return figure
+
+
+def _one_run(ax: Any, history: History, name: str, label: str, run: int) -> None:
+    for scalar, (steps, values) in scalar_groups(history).get(name, {}).items():
+        dashed = DASHES[1] if is_validation(scalar) else DASHES[0]
+        kept = np.where(np.isfinite(values), values, np.nan)
+        ax.plot(steps, kept, color=COLOURS[run % len(COLOURS)], ls=dashed, label=f"{shorten(label, 18)} {scalar}")

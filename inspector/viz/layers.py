@@ -1,0 +1,123 @@
+"""Statistics of all layers over all steps as one image, in execution order: the view that still reads with 1,000 layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+
+from inspector.records import Finding
+from inspector.records.stats import Grid, Stats
+from inspector.viz.figure import ALARM, MUTED, canvas, panel, shorten
+from inspector.viz.scales import ABSENT, BROKEN, Array, colour_map, number, signed
+
+COLUMNS = 1200  # more steps than these are thinned: no figure is wider
+NAMED = 40  # more layers than these are not named one by one
+
+
+def grid_of(stats: Stats, kind: str, statistic: str) -> Grid:
+    """One statistic of one kind over layers and steps, thinned to what a figure can show; LookupError where there is
+    none."""
+    grid = stats.grid(kind, statistic)
+    if not grid.names:
+        there = ", ".join(f"{s} of {k}" for k, s in pairs_of(stats)[:12]) or "nothing"
+        raise LookupError(f"no {statistic!r} of {kind!r} in these statistics; there is {there}")
+    thin = max(1, -(-len(grid.steps) // COLUMNS))
+    return Grid(grid.names, grid.steps[::thin], grid.values[:, ::thin], grid.present[:, ::thin])
+
+
+def pairs_of(stats: Stats) -> list[tuple[str, str]]:
+    """Every (kind, statistic) there is, in order of first appearance."""
+    return list(dict.fromkeys((series.kind, series.statistic) for series in stats.series))
+
+
+@panel
+def plot_layers(
+    stats: Stats,
+    kind: str,
+    statistic: str,
+    *,
+    ax: Axes | None = None,
+    findings: list[Finding] | None = None,
+    unit: str = "step",
+) -> AxesImage:
+    """Layers down in execution order, steps to the right. Log colours where values span orders of magnitude, diverging
+    where they have signs; yellow = not finite, pale grey = nothing was measured. Orange marks: findings."""
+    found = grid_of(stats, kind, statistic)
+    ax = canvas(ax, (6, 0.16 * min(len(found.names), NAMED) + 1.2))
+    norm, cmap, how = _colours(found.values)
+    shape = found.values.shape
+    extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
+    drawn = ax.imshow(found.values, norm=norm, cmap=cmap, aspect="auto", interpolation="nearest", extent=extent)
+    broken = found.present & ~np.isfinite(found.values)
+    if broken.any():
+        paint = np.where(broken[..., None], _rgba(BROKEN), 0.0)
+        ax.imshow(paint, aspect="auto", interpolation="nearest", extent=extent)
+    _axes(ax, found, unit)
+    _marks(ax, found, findings or [])
+    ax.set_title(f"{kind} · {statistic}{how}")
+    return drawn
+
+
+def _colours(values: Array) -> tuple[Normalize, Colormap, str]:
+    finite = values[np.isfinite(values)]
+    positive = finite[finite > 0]
+    if finite.size and finite.min() < 0:
+        return signed(finite).norm, colour_map("RdBu_r").with_extremes(bad=ABSENT), ""
+    if positive.size and positive.max() > 100 * positive.min():
+        low = max(float(np.percentile(positive, 1)), float(positive.max()) * 1e-12)
+        cmap = colour_map("viridis").with_extremes(bad=ABSENT, under="black")
+        return (
+            LogNorm(low, max(float(np.percentile(positive, 99)), low * 10)),
+            cmap,
+            " (log colours; black: 0 or less than the scale)",
+        )
+    high = float(np.percentile(finite, 99)) if finite.size else 1.0
+    low = 0.0 if not finite.size or finite.min() < 0.5 * high else float(np.percentile(finite, 1))
+    return Normalize(low, high if high > low else low + 1.0), colour_map("viridis").with_extremes(bad=ABSENT), ""
+
+
+def _rgba(colour: str) -> tuple[float, ...]:
+    return (*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 1.0)
+
+
+def _axes(ax: Axes, found: Grid, unit: str) -> None:
+    rows, columns = found.values.shape
+    if rows <= NAMED:
+        ax.set_yticks(range(rows), labels=[shorten(name, 26) or "(model)" for name in found.names])
+    else:
+        at = np.unique(np.linspace(0, rows - 1, 12).round().astype(int))
+        ax.set_yticks(at, labels=[shorten(found.names[i], 26) for i in at])
+        ax.set_ylabel(f"{rows:,} layers in execution order", color=MUTED)
+    ticks = [t for t in MaxNLocator(7, integer=True).tick_values(found.steps[0], found.steps[-1]) if t <= found.steps[-1]]
+    kept = [t for t in ticks if t >= found.steps[0]] or [found.steps[0]]
+    ax.set_xticks(np.interp(kept, found.steps, np.arange(columns)), labels=[f"{t:,.0f}" for t in kept])
+    ax.set_xlabel(unit, color=MUTED)
+    ax.tick_params(axis="y", length=0)
+
+
+def _marks(ax: Axes, found: Grid, findings: list[Finding]) -> None:
+    row_of = {name: row for row, name in enumerate(found.names)}
+    spots = [(int(np.searchsorted(found.steps, f.step)), row_of[f.name]) for f in findings if f.name in row_of]
+    spots = [(min(column, len(found.steps) - 1), row) for column, row in spots]
+    if spots:
+        x, y = zip(*spots, strict=True)
+        ax.plot(x, y, ">", color=ALARM, ms=6, mec="white", mew=0.7, ls="none", clip_on=False)
+
+
+def layers_bar(ax: Axes, drawn: AxesImage, *, label: str = "") -> Any:
+    """A colour bar for ``plot_layers`` with plain numbers."""
+    bar = ax.figure.colorbar(drawn, ax=ax, fraction=0.03, pad=0.015, aspect=22, extend="both")
+    low, high = drawn.get_clim()
+    assert low is not None
+    assert high is not None
+    middle = float(np.sqrt(low * high)) if isinstance(drawn.norm, LogNorm) else (low + high) / 2
+    bar.set_ticks([low, middle, high], labels=[number(v) for v in (low, middle, high)])
+    bar.minorticks_off()
+    bar.outline.set_visible(False)
+    bar.set_label(label, color=MUTED)
+    return bar

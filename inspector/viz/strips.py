@@ -1,0 +1,99 @@
+"""The grid of a comparison where samples are no images: for each sample the methods as rows over steps, tokens or
+features, beneath the sample's own signal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.gridspec import GridSpecFromSubplotSpec
+
+from inspector.records import Attribution, Comparison
+from inspector.viz.figure import COLOURS, MUTED, SMALL, Figure, panel, shorten
+from inspector.viz.scales import Array, Scale, array, colour_map
+from inspector.viz.sequences import LANES, cover_padding
+from inspector.viz.titles import sample_label
+from inspector.viz.tokens import visible
+from inspector.words.facts import Piece, pieces, tokens_of, valid_of
+
+NAMED = 44  # more positions than these are not named one by one
+
+
+def strips(
+    comparison: Comparison, figure: Figure, place: Any, heats: dict[str, list[Array | None]], scales: dict[str, list[Scale]]
+) -> None:
+    """One block per sample, three at most: its signal, then a strip per method."""
+    first = next(iter(comparison.attributions.values()))
+    shown = min(3, len(next(iter(heats.values()))))
+    piece = pieces(first)[0]
+    signal = piece.view == "sequence"
+    blocks = GridSpecFromSubplotSpec(shown, 1, subplot_spec=place)
+    for i in range(shown):
+        parts = GridSpecFromSubplotSpec(
+            1 + signal, 1, subplot_spec=blocks[i], height_ratios=[1.0] * signal + [len(heats) / 3.2]
+        )
+        ax = figure.add_subplot(parts[signal])
+        plot_strips({label: row[i] for label, row in heats.items()}, {k: v[i] for k, v in scales.items()}, ax=ax)
+        _positions(ax, first, piece, i)
+        top = figure.add_subplot(parts[0], sharex=ax) if signal else ax
+        if signal:
+            _signal(top, piece, i)
+        top.set_title(sample_label(first, i).replace("\n", " · "))
+
+
+@panel
+def plot_strips(heats: dict[str, Array | None], scales: dict[str, Scale], *, ax: Axes) -> list[Any]:
+    """A row for each label (n,), each on its own scale, which is printed at the right; returns the images."""
+    longest = max((len(h) for h in heats.values() if h is not None and h.ndim == 1), default=1)
+    drawn = []
+    for row, (label, heat) in enumerate(heats.items()):
+        scale = scales[label]
+        if heat is None or heat.ndim != 1:
+            ax.text(longest / 2, row, "no map over these positions", color=MUTED, ha="center", va="center", size=SMALL)
+        else:
+            extent = (-0.5, len(heat) - 0.5, row + 0.42, row - 0.42)
+            drawn.append(ax.imshow(heat[None], extent=extent, aspect="auto", **scale.style))
+        ax.annotate(scale.range_text, (1.01, row), xycoords=ax.get_yaxis_transform(), size=SMALL, color=MUTED, va="center")
+    ax.set_xlim(-0.5, longest - 0.5)
+    ax.set_ylim(len(heats) - 0.5, -0.5)
+    ax.set_yticks(range(len(heats)), labels=[shorten(label, 26) for label in heats])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    return drawn
+
+
+def _positions(ax: Axes, attribution: Attribution, piece: Piece, index: int) -> None:
+    assert piece.heat is not None
+    length = piece.heat.shape[1]
+    names = _names(attribution, piece, index, length)
+    cover_padding(ax, valid_of(attribution.samples, index, length))
+    if names and length <= NAMED:
+        rotation = 0 if sum(map(len, names)) < 90 and length <= 14 else 50
+        options: dict[str, Any] = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"} if rotation else {}
+        ax.set_xticks(range(length), labels=[shorten(visible(name), 14) for name in names], **options)
+    else:
+        ax.locator_params(axis="x", nbins=8, integer=True)
+        ax.set_xlabel({"tokens": "token", "row": "feature"}.get(piece.view, "step"), color=MUTED)
+
+
+def _names(attribution: Attribution, piece: Piece, index: int, length: int) -> list[str]:
+    if piece.view == "tokens":
+        return tokens_of(attribution.samples, index, length)
+    names = attribution.samples.names.get("features") if piece.view == "row" else None
+    return [str(name) for name in names][:length] if names is not None else []
+
+
+def _signal(ax: Axes, piece: Piece, index: int) -> None:
+    assert piece.input is not None
+    signal = array(piece.input[index])
+    if signal.shape[1] <= LANES:
+        for lane in range(signal.shape[1]):
+            ax.plot(signal[:, lane], lw=0.9, color=COLOURS[lane % len(COLOURS)])
+    else:
+        extent = (-0.5, len(signal) - 0.5, signal.shape[1] - 0.5, -0.5)
+        ax.imshow(signal.T, aspect="auto", extent=extent, cmap=colour_map("Greys"), interpolation="nearest")
+    ax.tick_params(labelbottom=False, length=0)
+    ax.set_yticks([])
+    ax.set_ylabel("input", rotation=0, ha="right", va="center")
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)

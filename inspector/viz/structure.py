@@ -1,0 +1,114 @@
+"""The picture of a summary: the modules in run order, with where the parameters and the work are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.gridspec import GridSpec
+
+from inspector.records import Row, Summary
+from inspector.records.summary import in_bytes, in_seconds
+from inspector.viz.figure import COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled
+
+_COLUMNS: dict[str, Callable[[Row], Any]] = {
+    "parameters": lambda row: row.parameters,
+    "multiply_adds": lambda row: row.multiply_adds,
+    "saved_bytes": lambda row: row.saved_bytes,
+    "seconds": lambda row: row.seconds,
+}
+_WORDS = {
+    "parameters": "parameters",
+    "multiply_adds": "multiply-adds",
+    "saved_bytes": "kept for backward",
+    "seconds": "time",
+}
+
+
+def show_summary(summary: Summary, *, rows: int = 60, **figure: Any) -> Figure:
+    """The module tree with bars of what is known of each module. Deep levels are folded into their parents until at
+    most ``rows`` remain; the sums stay the same."""
+    shown, depth = fold(list(summary.rows), rows)
+    columns = [name for name, of in _COLUMNS.items() if any(of(row) for row in shown)][:3] or ["parameters"]
+    with styled():
+        drawn = Figure(figsize=figure.pop("figsize", (9.0, 0.2 * len(shown) + 1.5)), **figure)
+        grid = GridSpec(1, 1 + len(columns), figure=drawn, width_ratios=[3.4, *[1.5] * len(columns)])
+        plot_tree(shown, ax=drawn.add_subplot(grid[0]))
+        for i, name in enumerate(columns, start=1):
+            plot_amounts(shown, name, ax=drawn.add_subplot(grid[i]))
+    folded = f" Modules below depth {depth} are folded into their parents." if len(shown) < len(summary.rows) else ""
+    some = f" {len(shown)} of {len(summary.rows)} rows shown." if len(shown) < len(summary.rows) else ""
+    drawn.head(summary.model, " · ".join(summary.totals()).removeprefix(f"{summary.model}: "))
+    drawn.foot("Bars: share of the column's largest." + some + folded)
+    return drawn
+
+
+def fold(rows: list[Row], most: int) -> tuple[list[Row], int]:
+    """The rows down to the greatest depth at which at most ``most`` remain, deeper ones added to their parents."""
+    deepest = max((row.depth for row in rows), default=0)
+    for depth in range(deepest, -1, -1):
+        if sum(row.depth <= depth for row in rows) <= most:
+            return _folded(rows, depth), depth
+    return rows[:most], 0
+
+
+def _folded(rows: list[Row], depth: int) -> list[Row]:
+    from dataclasses import replace
+
+    kept: list[Row] = []
+    for row in rows:
+        if row.depth <= depth or not kept:
+            kept.append(row)
+            continue
+        last = kept[-1]
+        sums = {name: _add(of(last), of(row)) for name, of in _COLUMNS.items()}
+        kept[-1] = replace(last, **sums)
+    return kept
+
+
+def _add(one: Any, other: Any) -> Any:
+    return other if one is None else one if other is None else one + other
+
+
+@panel
+def plot_tree(rows: list[Row], *, ax: Axes | None = None) -> Axes:
+    """Names indented by depth, with type and output shape beside."""
+    ax = canvas(ax, (5, 0.2 * len(rows) + 0.5))
+    ax.set_xlim(0, 1)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.axis("off")
+    for y, row in enumerate(rows):
+        call = "" if row.call is None else f"@{row.call}"
+        indent = min(row.depth, 8) * 0.025
+        ax.text(
+            indent, y, shorten((row.name.rpartition(".")[2] or row.name or "(model)") + call, 22), va="center", size=SMALL
+        )
+        ax.text(0.42, y, shorten(row.kind, 22), va="center", size=SMALL, color=MUTED)
+        ax.text(1.0, y, shorten(row.output, 24), va="center", ha="right", size=SMALL, color=MUTED)
+    return ax
+
+
+@panel
+def plot_amounts(rows: list[Row], column: str, *, ax: Axes | None = None) -> Any:
+    """One amount for each row as a bar with its number; nothing is drawn where it is not known."""
+    ax = canvas(ax, (2, 0.2 * len(rows) + 0.5))
+    amounts = [_COLUMNS[column](row) or 0 for row in rows]
+    largest = max(amounts, default=0) or 1
+    bars = ax.barh(range(len(rows)), amounts, color=COLOURS[0], alpha=0.55, height=0.7)
+    for y, amount in enumerate(amounts):
+        if amount:
+            ax.annotate(
+                _text(column, amount), (amount, y), xytext=(2, 0), textcoords="offset points", va="center", size=SMALL - 0.5
+            )
+    ax.set_xlim(0, 1.55 * largest)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.axis("off")
+    ax.set_title(_WORDS[column])
+    return bars
+
+
+def _text(column: str, amount: float) -> str:
+    if column == "saved_bytes":
+        return in_bytes(int(amount))
+    return in_seconds(amount) if column == "seconds" else f"{int(amount):,}"

@@ -1,0 +1,41 @@
+"""The words on a picture of an attribution: title, facts, and the label of each sample."""
+
+from __future__ import annotations
+
+from inspector.records import Attribution
+from inspector.viz.figure import shorten
+from inspector.viz.scales import number
+from inspector.words.facts import Piece, baseline_of, options_of, target_of, true_of, where_of
+
+
+def title_of(attribution: Attribution, piece: Piece) -> str:
+    target = target_of(attribution)
+    return where_of(attribution) + (f" of {piece.name}" if piece.name else "") + (f" → {target}" if target else "")
+
+
+def facts_line(attribution: Attribution, shown: int) -> str:
+    """Samples shown, baseline, options and completeness in one line."""
+    total = len(attribution.samples)
+    facts = [f"{shown} of {total} samples shown" if shown < total else f"{total} sample{'s' * (total != 1)}"]
+    base = baseline_of(attribution)
+    facts += [f"baseline {base}"] * bool(base) + options_of(attribution)
+    if attribution.delta is not None and attribution.delta.numel():
+        facts.append(f"completeness: off by {number(attribution.delta.abs().max().item())} at most")
+    return " · ".join(facts)
+
+
+def sample_label(attribution: Attribution, index: int, width: int = 20) -> str:
+    """Which sample, what it is explained for, what it truly is, and by how much the sum is off."""
+    lines = [f"sample {index}"]
+    if not target_of(attribution):
+        lines.append(shorten(f"→ {target_of(attribution, index)}", width))
+    true = true_of(attribution.samples, index)
+    lines += [shorten(f"true {true}", width)] if true else []
+    if attribution.delta is not None and attribution.delta.numel() == len(attribution.samples):
+        lines.append(f"δ {number(attribution.delta.reshape(-1)[index].item(), sign=True)}")
+    return "\n".join(lines)
+
+
+def over(shown: int) -> str:
+    """The group that a scale is shared by."""
+    return f"{shown} samples" if shown > 1 else "this sample"

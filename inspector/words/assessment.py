@@ -1,0 +1,77 @@
+"""What an assessment says: how good, worst where, and which group fares worse, each with how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.records import Assessment
+from inspector.words.facts import wilson
+from inspector.words.say import Say, percent
+
+SMALL_GROUP = 30
+
+
+def tell(a: Assessment, say: Say) -> list[str]:
+    """Paragraphs: over all, by class, and one for each column of groups."""
+    name = a.name or "Assessment"
+    if not a.n:
+        return [say("assessment.nothing", name=name)]
+    low, high = wilson(a.accuracy, a.n)
+    overall = say(
+        "assessment.overall", name=name, n=f"{a.n:,}", accuracy=percent(a.accuracy), low=percent(low), high=percent(high)
+    )
+    macro = say("assessment.macro", precision=percent(a.precision), recall=percent(a.recall), f1=percent(a.f1))
+    groups = [" ".join(_column(a, column, say)) for column in a.groups]
+    return [f"{overall} {macro}", " ".join(_classes(a, say)), *groups]
+
+
+def _classes(a: Assessment, say: Say) -> Iterator[str]:
+    counts = a.confusion.double()
+    totals, right = counts.sum(dim=1), counts.diagonal()
+    if right.sum() == counts.sum():
+        yield say("assessment.perfect")
+        return
+    recall = (right / totals).nan_to_num(nan=2.0)
+    worst = int(recall.argmin())
+    yield say(
+        "assessment.worst_class",
+        label=a.classes[worst],
+        n=f"{int(totals[worst]):,}",
+        found=f"{int(right[worst]):,}",
+        mistaken=_mistaken(a, worst, say),
+    )
+    silent = [a.classes[i] for i in range(len(a.classes)) if counts[:, i].sum() == 0 and totals[i] > 0]
+    if silent:
+        yield say("assessment.silent_class", labels=say.listing(silent))
+
+
+def _mistaken(a: Assessment, true: int, say: Say) -> str:
+    row = a.confusion[true].clone()
+    row[true] = -1
+    other = int(row.argmax())
+    return say("assessment.mistaken", count=f"{int(row[other]):,}", other=a.classes[other]) if row[other] > 0 else ""
+
+
+def _column(a: Assessment, column: str, say: Say) -> Iterator[str]:
+    groups = {label: g for label, g in a.groups[column].items() if g.n}
+    if len(groups) < 2:
+        yield say("assessment.one_group", column=column)
+        return
+    best, worst = (pick(groups, key=lambda label: groups[label].accuracy) for pick in (max, min))
+    one, other = groups[best], groups[worst]
+    rates = {"best_rate": percent(one.accuracy), "worst_rate": percent(other.accuracy)}
+    sizes = {"best_n": f"{one.n:,}", "worst_n": f"{other.n:,}"}
+    gap = f"{100 * (one.accuracy - other.accuracy):.1f}"
+    yield say("assessment.groups", column=column, best=best, worst=worst, gap=gap, **rates, **sizes)
+    yield _doubt(one, other, len(groups), say)
+    small = [f"{label} ({g.n})" for label, g in groups.items() if g.n < SMALL_GROUP]
+    if small:
+        yield say("assessment.small_group", limit=SMALL_GROUP, groups=say.listing(small))
+
+
+def _doubt(best: Assessment, worst: Assessment, count: int, say: Say) -> str:
+    low, high = wilson(best.accuracy, best.n), wilson(worst.accuracy, worst.n)
+    bounds = {"best_low": percent(low[0]), "best_high": percent(low[1])}
+    bounds |= {"worst_low": percent(high[0]), "worst_high": percent(high[1])}
+    apart = high[1] < low[0]
+    return say("assessment.gap_sure", count=count, **bounds) if apart else say("assessment.gap_doubt", **bounds)

@@ -1,0 +1,95 @@
+"""What a comparison says: which method is best by each metric, whether that is more than chance, and whether they agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from inspector.records import Comparison, Cost
+from inspector.records.resampling import Interval
+from inspector.words.say import Say, figure, plural
+
+FEW = 8  # samples below which an interval says little
+AGREE, PART = 0.7, 0.4  # mean rank correlation from which methods are said to agree, and to agree in part
+
+
+def tell(c: Comparison, say: Say) -> list[str]:
+    """Paragraphs: what was compared, one for each metric, agreement, cost, and the warnings of the record."""
+    told = [" ".join(_metric(c, metric, say)) for metric in c.scores.metrics]
+    agreed = [text for name in c.agreement for text in _agreement(c, name, say)]
+    warned = [say("comparison.warning", warning=warning) for warning in c.warnings]
+    return [_what(c, say), *told, *agreed, *_cost(c, say), *warned]
+
+
+def _what(c: Comparison, say: Say) -> str:
+    methods, n = c.methods, len(c.samples)
+    controls = say("comparison.controls", controls=say.listing(c.controls)) if c.controls else ""
+    text = say("comparison.what", methods=len(methods), s=plural(len(methods)), n=f"{n:,}", controls=controls)
+    return f"{text} {say('comparison.few', n=n)}" if n < FEW else text
+
+
+def _metric(c: Comparison, metric: str, say: Say) -> Iterator[str]:
+    scored = [label for label in c.methods if metric in c.scores[label]]
+    defined = {label: c.scores.interval(label, metric) for label in scored}
+    undefined = [label for label, interval in defined.items() if math.isnan(interval.mean)]
+    defined = {label: interval for label, interval in defined.items() if label not in undefined}
+    better = c.scores.better(metric)
+    if defined and better in ("high", "low"):
+        yield from _ranked(c, metric, defined, better, say)
+    elif defined:
+        values = say.listing(f"{label} {figure(interval.mean)}" for label, interval in defined.items())
+        yield say("comparison.direction", metric=metric, values=values)
+    if undefined:
+        yield say("comparison.undefined", metric=metric, labels=say.listing(undefined))
+
+
+def _ranked(c: Comparison, metric: str, defined: dict[str, Interval], better: str, say: Say) -> Iterator[str]:
+    pick = max if better == "high" else min
+    best = pick(defined, key=lambda label: defined[label][0])
+    mean, low, high = map(figure, defined[best])
+    yield say("comparison.best", metric=metric, better=better, label=best, mean=mean, low=low, high=high)
+    tied = [label for label in defined if label != best and not c.difference(best, label, metric).excludes_zero]
+    if tied:
+        yield say("comparison.tie", labels=say.listing(tied))
+    yield from _against_controls(c, metric, list(defined), better, say)
+
+
+def _against_controls(c: Comparison, metric: str, labels: list[str], better: str, say: Say) -> Iterator[str]:
+    controls = [name for name in c.controls if metric in c.scores.by_label.get(name, {})]
+    controls = [name for name in controls if not math.isnan(c.scores.interval(name, metric).mean)]
+    if not controls:
+        return
+    beating = [label for label in labels if all(beats(c, label, control, metric, better) for control in controls)]
+    if beating:
+        yield say("comparison.beats", count=len(beating), methods=len(labels), labels=say.listing(beating))
+    else:
+        yield say("comparison.none_beats")
+
+
+def beats(c: Comparison, label: str, control: str, metric: str, better: str) -> bool:
+    """Whether a method is better than a control on the same samples beyond chance (95 % bootstrap interval)."""
+    difference = c.difference(label, control, metric)
+    return bool(difference.low > 0 if better == "high" else difference.high < 0)
+
+
+def _agreement(c: Comparison, name: str, say: Say) -> Iterator[str]:
+    at = [i for i, label in enumerate(c.labels) if label not in c.controls]
+    matrix = c.agreement[name].detach().cpu().double()
+    pairs = {(i, j): matrix[i, j].item() for i in at for j in at if i < j and not math.isnan(matrix[i, j].item())}
+    if not pairs:
+        return
+    mean, (first, second) = sum(pairs.values()) / len(pairs), min(pairs, key=lambda pair: pairs[pair])
+    key = "agree" if mean >= AGREE else "partly" if mean >= PART else "disagree"
+    lowest = f"{pairs[first, second]:.2f}"
+    yield say(
+        f"comparison.{key}", name=name, mean=f"{mean:.2f}", first=c.labels[first], second=c.labels[second], lowest=lowest
+    )
+
+
+def _cost(c: Comparison, say: Say) -> Iterator[str]:
+    costs = {label: c.cost.get(label, Cost()).seconds for label in c.methods}
+    if len(costs) < 2 or not all(costs.values()):
+        return
+    cheap, dear = min(costs, key=lambda label: costs[label]), max(costs, key=lambda label: costs[label])
+    text = {label: say("comparison.seconds", seconds=figure(seconds)) for label, seconds in costs.items()}
+    yield say("comparison.cost", cheap=cheap, cheap_cost=text[cheap], dear=dear, dear_cost=text[dear])
