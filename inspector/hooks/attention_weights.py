@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.bias import CausalBias
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
@@ -72,7 +71,7 @@ def sdpa_weights(
 
 
 def _masked(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-    if isinstance(mask, CausalBias):
+    if _is_causal_bias(mask):
         mask = mask._materialize(scores.device)
     if is_causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
@@ -81,10 +80,21 @@ def _masked(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
     return scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
 
 
-def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+def _is_causal_bias(mask: Any) -> bool:
+    """Asked by name, because importing the class loads the whole compiler."""
+    kind = type(mask)
+    return kind.__name__ == "CausalBias" and kind.__module__ == "torch.nn.attention.bias"
+
+
+def autocast_to(tensor: Tensor) -> torch.dtype | None:
+    """The type that autocast computes in on the tensor's device now, None where it is off."""
     device = tensor.device.type
     on = device != "meta" and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if on else nullcontext()
+    return torch.get_autocast_dtype(device) if on else None
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    return nullcontext() if autocast_to(tensor) is None else torch.autocast(tensor.device.type, enabled=False)
 
 
 class Watch(TorchFunctionMode):

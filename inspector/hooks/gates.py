@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from inspector.hooks.attention_weights import without_autocast
+from inspector.hooks.attention_weights import autocast_to, without_autocast
 from inspector.hooks.recurrence import Recurrence, Weights, read
 from inspector.tensors import walk
 
@@ -30,6 +30,7 @@ def gates_of(module: nn.Module, inputs: tuple[Any, Any], output: Any, random_sta
 
     So whatever ``batch_first`` is; without the batch axis for an unbatched input. LSTMCell and GRUCell are one layer and
     one step. Of a packed input, the batch is in the caller's order, and the steps beyond a sequence's end are NaN.
+    Computed in float32 or wider also where the module rounds to half precision (autocast), and exact within its rounding.
     random_state: from before the call (``random_state_of``), to repeat the dropout between layers.
     Raises LookupError with the reason where there are none.
     """
@@ -178,7 +179,7 @@ def _same(made: Tensor, given: Tensor) -> Tensor:
 def _check(worst: Tensor, kept: Tensor) -> None:
     if worst.is_meta:
         return
-    limit = _TOLERANCE.get(kept.dtype, 2e-5)
+    limit = max(_TOLERANCE.get(dtype, 2e-5) for dtype in (kept.dtype, autocast_to(kept) or kept.dtype))
     if kept.is_cuda and torch.backends.cudnn.allow_tf32:
         limit = max(limit, _TF32)
     if not float(worst) <= limit:
