@@ -49,20 +49,18 @@ class Book:
                 self.folder.histogram(resolved.step, kind, names, counts)
 
     def scalars(self, values: Iterable[tuple[int, str, float]]) -> None:
-        rows: dict[int, dict[str, float]] = {}
-        for step, name, value in values:
-            rows.setdefault(step, {})[name] = value
+        rows = _by_step(values)
         for step, row in rows.items():
             self.memory.add_scalars(step, row)
         if self.folder is not None and rows:
             self.folder.rows(list(rows.items()), "scalars")
 
-    def watch(self, values: Iterable[tuple[int, float]]) -> None:
-        rows = [(step, {"grad_norm": norm}) for step, norm in values]
-        for step, row in rows:
+    def watch(self, values: Iterable[tuple[int, str, float]]) -> None:
+        rows = _by_step(values)
+        for step, row in rows.items():
             self.memory.add_watch(step, row)
         if self.folder is not None and rows:
-            self.folder.rows(rows, "watch")
+            self.folder.rows(list(rows.items()), "watch")
 
     def look(self) -> None:
         """Let the rules look at the recent steps."""
@@ -88,3 +86,10 @@ class Book:
                 folder.meta(meta)
             finally:
                 folder.close()
+
+
+def _by_step(values: Iterable[tuple[int, str, float]]) -> dict[int, dict[str, float]]:
+    rows: dict[int, dict[str, float]] = {}
+    for step, name, value in values:
+        rows.setdefault(step, {})[name] = value
+    return rows

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inspector.monitor.arrival import Array
 from inspector.monitor.table import Table, Ticket, flat
 
 
@@ -31,6 +32,7 @@ class Step(NamedTuple):
     step: int
     tickets: dict[torch.device, Ticket]
     calls: list[Call]
+    dropped: set[str]  # kinds that mean nothing in this step: a GradScaler threw its gradients away
 
     @property
     def ready(self) -> bool:
@@ -47,6 +49,7 @@ class Measure:
         self.lean: set[int] = set()
         self.calls: list[Call] = []
         self.sampling = False
+        self.dropped: set[str] = set()
 
     def row(self, kind: str, name: str) -> int:
         """The number of a row; a new row is measured the careful way until its spread is known."""
@@ -78,10 +81,21 @@ class Measure:
 
     def flush(self, step: int) -> Step:
         tickets = {device: table.flush() for device, table in self.tables.items() if table.used or table.extras}
-        calls, self.calls = self.calls, []
-        return Step(step, tickets, calls)
+        flushed = Step(step, tickets, self.calls, self.dropped)
+        self.calls, self.dropped = [], set()
+        return flushed
+
+    def drop_where(self, overflowed: Tensor) -> None:
+        """Leave gradients and updates out of this step if this number on the device turns out not to be 0."""
+        dropped = self.dropped
+
+        def receive(value: Array) -> None:
+            if value.any():
+                dropped.update(("grad", "param_grad", "update", "_old"))
+
+        self.table(overflowed.device).extra(overflowed.detach().float(), receive)
 
     def clear(self) -> None:
-        self.calls = []
+        self.calls, self.dropped = [], set()
         for table in self.tables.values():
             table.clear()

@@ -29,6 +29,7 @@ from inspector.monitor.resolve import resolve
 from inspector.monitor.rules import RULES, Rule
 from inspector.monitor.scalars import Scalars, check
 from inspector.monitor.schedule import Every, schedule
+from inspector.monitor.skipped import Skipped
 from inspector.monitor.watch import Watch
 from inspector.provenance import provenance
 from inspector.records.history import Finding, History
@@ -88,6 +89,7 @@ class Monitor:
         self.parameters = Parameters(named(model, self.chosen), self.measure, self.kinds)
         told = [self._safe(act) for act in (self._before, self._applied, self._after, self._ended)]
         self.boundary = Boundary(model, self.optimizers, *told)
+        self.skipped = Skipped(model)
         self.flying: deque[Step] = deque()
         self.mounted: ExitStack | None = None
         self.book: Book | None = None
@@ -105,6 +107,7 @@ class Monitor:
         self.book = Book(self.to, self.resume, self.rules, provenance(self.model) | meta)
         self.boundary.count = self.resume or 0
         self.boundary.open()
+        self.skipped.open()
         self.open = True
         self.began = time.perf_counter()
         self._safely(self._begin, self.boundary.count + 1)
@@ -116,6 +119,7 @@ class Monitor:
             return
         self.open = False
         self.boundary.close()
+        self.skipped.close()
         self._unmount()
         self.passing.begin_step()
         self._safely(self._finish)
@@ -131,7 +135,7 @@ class Monitor:
         check(scalars)
         if self.open:
             self._safely(self._log, scalars)
-        return self.book.diagnosis.take() if self.book is not None else []
+        return self._book.diagnosis.take() if self.book is not None else []
 
     @property
     def step(self) -> int:
@@ -144,7 +148,7 @@ class Monitor:
         if self.book is None:
             return History()
         self._safely(self._receive, True)
-        return self.book.history()
+        return self._book.history()
 
     @property
     def findings(self) -> list[Finding]:
@@ -152,7 +156,7 @@ class Monitor:
         if self.book is None:
             return []
         self._safely(self._receive, True)
-        return self.book.findings()
+        return self._book.findings()
 
     @property
     def cost(self) -> float:
@@ -182,6 +186,11 @@ class Monitor:
         warnings.warn(
             f"the monitor is off from step {self.step} on, training goes on: {self.off}", RuntimeWarning, stacklevel=3
         )
+
+    @property
+    def _book(self) -> Book:
+        assert self.book is not None  # it is made before any hook
+        return self.book
 
     def _is_due(self, step: int) -> bool:
         if step not in self.dues:
@@ -215,11 +224,14 @@ class Monitor:
     def _applied(self, optimizer: Optimizer) -> None:
         if self._is_due(self.boundary.label):
             self.parameters.gradients(optimizer)
+            if getattr(optimizer, "found_inf", None) is not None:
+                self.measure.drop_where(optimizer.found_inf)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         scale, found = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
         self.watch.look(self.boundary.label, gradients, scale, found)
 
     def _after(self, optimizer: Optimizer) -> None:
+        self.skipped.stepped()
         if self._is_due(self.boundary.label):
             self.parameters.after(optimizer)
 
@@ -227,6 +239,10 @@ class Monitor:
         """A step is complete: send off what it measured, and take in what has arrived."""
         step = self.boundary.label
         due = self._is_due(step)
+        if self.skipped.count:
+            self.measure.dropped.add("grad")
+            self._book.watch([(step, "skipped", float(self.skipped.count))])
+            self.skipped.count = 0
         if due:
             self.flying.append(self.measure.flush(step))
             self.scalars.send()
@@ -241,39 +257,37 @@ class Monitor:
         self.began, self.spent_before = now, self.spent
 
     def _receive(self, wait: bool) -> None:
-        assert self.book is not None
         arrived = self.watch.read(wait=wait)
         for step, norm, skipped in arrived:
             if not skipped and self.watch.jumped(norm):
                 self.schedule.alert(step)
-        self.book.watch((step, norm) for step, norm, skipped in arrived if not skipped)
+        self._book.watch(
+            (step, "skipped" if skipped else "grad_norm", 1.0 if skipped else norm) for step, norm, skipped in arrived
+        )
         while self.flying and (wait or self.flying[0].ready):
-            self.book.frame(resolve(self.flying.popleft(), self.measure, self.book.memory))
-        if self.book.unlooked and (wait or self._time_to_look()):
-            self.book.look()
+            self._book.frame(resolve(self.flying.popleft(), self.measure, self._book.memory))
+        if self._book.unlooked and (wait or self._time_to_look()):
+            self._book.look()
 
     def _time_to_look(self) -> bool:
         """Rules look at every measured step, or at every fifth where each step is measured; at once when alarmed."""
-        assert self.book is not None
-        alarmed = self.book.alarmed or self.schedule.alert_until >= self.step
-        return alarmed or self.book.unlooked >= 5 or self.schedule.interval >= 5
+        alarmed = self._book.alarmed or self.schedule.alert_until >= self.step
+        return alarmed or self._book.unlooked >= 5 or self.schedule.interval >= 5
 
     def _log(self, scalars: dict[str, Any]) -> None:
-        assert self.book is not None
         for name, value in scalars.items():
             self.scalars.add(self.boundary.count, name, value)
         now = time.monotonic()
         if self.dues.get(self.boundary.count) or now - self.flushed > _FLUSH_SECONDS:
             self.flushed = now
-            self.book.scalars(self.scalars.take())
+            self._book.scalars(self.scalars.take())
 
     def _finish(self) -> None:
-        assert self.book is not None
         self.scalars.send()
-        self.book.scalars(self.scalars.take(wait=True))
+        self._book.scalars(self.scalars.take(wait=True))
         self._receive(True)
         self.measure.clear()
-        self.book.close({"steps": self.step, "cost": self.cost})
+        self._book.close({"steps": self.step, "cost": self.cost})
 
 
 def _kinds(what: str | Iterable[str]) -> tuple[str, ...]:

@@ -50,27 +50,28 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
     """Statistics of a step; series that are new are declared in ``memory``."""
     found = _Rows(memory, measure.rows)
     histograms: list[tuple[str, list[str], Array]] = []
+    for receive, value in [extra for ticket in step.tickets.values() for extra in ticket.extras]:
+        receive(value.numpy())
     for ticket in step.tickets.values():
-        for receive, value in ticket.extras:
-            receive(value.numpy())
-        rms = _block(ticket, measure, found)
+        rms = _block(ticket, step.dropped, measure, found)
         _ratios(rms, measure, found)
         if ticket.samples is not None:
-            histograms += _samples(ticket, measure, found)
+            histograms += _samples(ticket, step.dropped, measure, found)
     _births(step, measure, found)
     if not found.at:
         return Resolved(step.step, np.array([], dtype=np.int64), np.array([]), histograms)
     return Resolved(step.step, np.concatenate(found.at), np.concatenate(found.values), histograms)
 
 
-def _block(ticket: Ticket, measure: Measure, found: _Rows) -> dict[int, float]:
+def _block(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) -> dict[int, float]:
     """The lean statistics; returns the rms of the rows that a ratio of updates needs."""
     merged = merge(ticket)
     measure.learn(set(merged.rows.tolist()), set(merged.careful.tolist()))
-    shown = np.array([not measure.rows[row][0].startswith("_") for row in merged.rows.tolist()], dtype=np.bool_)
+    kinds = [measure.rows[row][0] for row in merged.rows.tolist()]
+    shown = np.array([not kind.startswith("_") and kind not in dropped for kind in kinds], dtype=np.bool_)
     if shown.any():
         found.add_block(merged.rows[shown], merged.values[shown], merged.present[shown])
-    wanted = ("update", "_old")
+    wanted = {"update", "_old"} - dropped
     pairs = zip(merged.rows.tolist(), merged.values[:, _RMS].tolist(), strict=True)
     return {row: rms for row, rms in pairs if measure.rows[row][0] in wanted}
 
@@ -84,7 +85,7 @@ def _ratios(rms: dict[int, float], measure: Measure, found: _Rows) -> None:
             found.add(row, "ratio", update / old)
 
 
-def _samples(ticket: Ticket, measure: Measure, found: _Rows) -> list[tuple[str, list[str], Array]]:
+def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) -> list[tuple[str, list[str], Array]]:
     """Zero fraction and histogram from the sampled elements, calls of one row merged."""
     assert ticket.samples is not None
     samples = ticket.samples.numpy()
@@ -96,7 +97,7 @@ def _samples(ticket: Ticket, measure: Measure, found: _Rows) -> list[tuple[str, 
     kinds: dict[str, tuple[list[str], list[Array]]] = {}
     for row, bins in counts.items():
         kind, name = measure.rows[row]
-        if not kind.startswith("_"):
+        if not kind.startswith("_") and kind not in dropped:
             found.add(row, "zeros", bins[0] / bins.sum())
             names, rows = kinds.setdefault(kind, ([], []))
             names.append(name)
@@ -123,7 +124,7 @@ def _births(step: Step, measure: Measure, found: _Rows) -> None:
         forward = forward or bool(broken)
         for row in broken:
             found.add(row, "born", float(not given))
-    if not forward:
+    if not forward and "grad" not in step.dropped:
         _backward_birth(step, measure, found, bad)
 
 
