@@ -18,7 +18,7 @@ from inspector.monitor import Monitor
 from inspector.records import Assessment, Comparison, History, Samples, Store, Summary, Task
 from inspector.summary import summary
 
-SAMPLES = 8  # explained per model; deletion and insertion cost a few hundred runs each
+SAMPLES = 12  # explained per model; deletion and insertion cost a few hundred runs each
 GRADIENTS = ("saliency", "input_x_gradient", "integrated_gradients")
 
 TITLES = {

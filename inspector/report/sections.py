@@ -41,17 +41,26 @@ class Part(NamedTuple):
 
 
 PARTS: dict[type, Part] = {
-    nouns.Assessment: Part(tables.assessment, lambda a: f"How well {a.name or 'the model'} does"),
+    nouns.Assessment: Part(tables.assessment, lambda a: f"How well {_model(a)} does{f' on {a.name}' if a.name else ''}"),
     nouns.Attribution: Part(tables.attribution, lambda a: a.method + (f" at {a.layer}" if a.layer else ""), bare=True),
-    nouns.Comparison: Part(tables.comparison, lambda c: f"{len(c.labels)} ways to explain it, compared", bare=True),
+    nouns.Comparison: Part(tables.comparison, lambda c: f"{_explained(c)}, compared", bare=True),
     nouns.Scores: Part(tables.scores, lambda s: "Scores", words=False, picture=False),
     nouns.Store: Part(tables.store, lambda s: f"What passed through {s.model or 'the model'}", words=False, bare=True),
-    Call: Part(lambda c, private=False: tables.calls([c], private), lambda c: str(c.site), words=False, bare=True),
+    Call: Part(tables.call, lambda c: str(c.site), words=False, bare=True),
     nouns.Samples: Part(tables.samples, lambda s: f"{len(s)} samples", words=False, picture=False),
-    nouns.History: Part(tables.history, lambda h: "The training", words=False),
-    nouns.Summary: Part(tables.summary, lambda s: f"Structure of {s.model}", words=False, picture=False),
+    nouns.History: Part(tables.history, lambda h: f"Training by {h.unit}", words=False),
+    nouns.Summary: Part(tables.summary, lambda s: f"What {s.model} is made of", words=False, picture=False),
     nouns.Coverage: Part(tables.coverage, lambda c: "Which modules ran", words=False, picture=False),
 }
+
+
+def _model(record: Any) -> str:
+    return str(record.model.get("class", "the model"))
+
+
+def _explained(record: nouns.Comparison) -> str:
+    methods = [label for label in record.labels if label not in record.controls]
+    return f"{len(methods)} way{'s' * (len(methods) != 1)} to explain {_model(record.attributions[record.labels[0]])}"
 
 
 def sections(records: Any, *, private: bool = False) -> list[Section]:

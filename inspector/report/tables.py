@@ -92,17 +92,25 @@ def comparison(record: Comparison) -> Iterator[Table]:
 
 
 def store(record: Store, private: bool = False) -> Iterator[Table]:
-    yield from calls([record[name] for name in record], private)
+    yield from calls({name: record[name] for name in record}, private)
     missing = [[path or "(model)", status.reason or ""] for path, status in record.coverage.missing.items()]
     if missing:
         yield Table("Not captured, and why", ["module", "reason"], missing)
 
 
-def calls(record: list[Call], private: bool = False) -> Iterator[Table]:
+def calls(record: Mapping[str, Call], private: bool = False) -> Iterator[Table]:
     """The values of some calls; where private, no extreme and no mean over few elements, which would be single values."""
-    rows = [[row[0], call.module, *row[1:]] for call in record for row in (_private(call) if private else _open(call))]
+    rows = [
+        [(name or "(model)") + row[0].removeprefix(str(call.site)), call.module, *row[1:]]
+        for name, call in record.items()
+        for row in (_private(call) if private else _open(call))
+    ]
     head = ["site", "module", "shape", "dtype", "bytes", "values"]
     yield Table("Captured, in run order", head, rows, frozenset({4}), folded=False)
+
+
+def call(record: Call, private: bool = False) -> Iterator[Table]:
+    yield from calls({str(record.site): record}, private)
 
 
 def samples(record: Samples) -> Iterator[Table]:
