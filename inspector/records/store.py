@@ -59,6 +59,10 @@ class Call:
         rows = [_tensor_row(site._replace(leaf=leaf), tensor) for leaf, tensor in walk(value)]
         return rows or [[str(site), "", "", "", self.reason(kind, value)]]
 
+    def has_no(self, kind: Kind) -> bool:
+        """True for attention and gates of a module that has none by its nature; coverage says so, tables leave it out."""
+        return kind in ("attention", "gates") and self.ended and self.values.get(kind) is None
+
     def reason(self, kind: str, value: Any = None) -> str:
         """Why there is no tensor of this kind."""
         if kind not in self.values and not self.ended:
@@ -161,7 +165,7 @@ class Store(Saved, Mapping[str, Call]):
         return f"{path!r} was not captured; the store has {len(self.by_path)} modules, such as {shown}. {hint}"
 
     def __repr__(self) -> str:
-        shown = [(call, kind) for call in self._order[:SHOWN] for kind in self.kinds]
+        shown = [(call, kind) for call in self._order[:SHOWN] for kind in self.kinds if not call.has_no(kind)]
         rows = [[row[0], call.module, *row[1:]] for call, kind in shown for row in call.rows(kind, self._short(call))]
         lines = [table(["site", "module", "shape", "dtype", "bytes", "values"], rows) if rows else "Store: empty"]
         if len(self._order) > SHOWN:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
+_NUMBER = re.compile(r"[-+]?[\d,.]*\d(%|e[-+]?\d+)?(\s*\[.*\])?|n/a|-|")
+
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """The first column flush left, the others flush right, a line of dashes under the head."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in [head, *rows]
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in [lines[0], ["-" * w for w in widths], *lines[1:]])
+    """Columns of numbers flush right, columns of words flush left, a line of dashes under the head."""
+    columns = list(zip(*[head, *rows], strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [bool(rows) and i > 0 and all(map(_NUMBER.fullmatch, column[1:])) for i, column in enumerate(columns)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(_line(cells, widths, right) for cells in lines)
+
+
+def _line(cells: list[str], widths: list[int], right: list[bool]) -> str:
+    parts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
+    return "  ".join(parts).rstrip()
