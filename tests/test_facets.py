@@ -1,12 +1,14 @@
 """Attention weights per head, which fused modules hide; and that looking for them changes nothing."""
 
 import copy
+import threading
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as kept_by_name
+from torch.utils.checkpoint import checkpoint
 
 from inspector.hooks import capture, live, tap
 
@@ -67,9 +69,12 @@ def test_attention_is_what_pytorch_returns_in_eval_mode(shape, mask, mode):
         key = value = query
     sources = 7 if cross else 5
     given = masks(mask, 3, 5, sources, options["num_heads"])
-    with torch.inference_mode(mode == "inference"), torch.set_grad_enabled(mode in ("train", "eval")):
-        with capture(mha, what=("output", "attention")) as store:
-            mha(query, key, value, need_weights=mask == "none", **given)
+    with (
+        torch.inference_mode(mode == "inference"),
+        torch.set_grad_enabled(mode in ("train", "eval")),
+        capture(mha, what=("output", "attention")) as store,
+    ):
+        mha(query, key, value, need_weights=mask == "none", **given)
     close(store[""].attention, true_weights(mha, query, key, value, **given))
     added = options.get("add_bias_kv", False) + options.get("add_zero_attn", False)
     assert store[""].attention.shape == (3, options["num_heads"], 5, sources + added)
@@ -307,13 +312,15 @@ def test_the_watch_is_gone_after_every_kind_of_end():
         def forward(self, x):
             raise self.error
 
-    for error in (ValueError("no"), KeyboardInterrupt(), None):
-        model = nn.Sequential(Own(), Fails(error)) if error else Own()
-        with pytest.raises((ValueError, KeyboardInterrupt)) if error else torch.enable_grad():
-            with capture(model, what="attention") as store:
-                model(torch.randn(3, 5, 8))
+    for error in (ValueError("no"), KeyboardInterrupt()):
+        model = nn.Sequential(Own(), Fails(error))
+        with pytest.raises(type(error)), capture(model, what="attention") as store:
+            model(torch.randn(3, 5, 8))
         assert modes() == 0
-        assert store["0" if error else ""].attention is not None
+        assert store["0"].attention is not None
+    with capture(model := Own(), what="attention"):
+        model(torch.randn(3, 5, 8))
+        assert modes() == 0
 
 
 def test_a_function_mode_of_the_users_stays_where_it_is():
@@ -388,3 +395,69 @@ def test_facets_are_detached_also_when_kept_live():
         module(torch.randn(3, 5, 8))
     assert store[""].output.requires_grad
     assert not store[""].attention.requires_grad
+
+
+def test_nested_captures_and_captures_in_threads_have_each_their_own_attention():
+    model, x = nn.Sequential(Own(), Heads(), nn.MultiheadAttention(8, 2, batch_first=True)).eval(), torch.randn(3, 5, 8)
+    model[2].register_forward_pre_hook(lambda _, args: (args[0], args[0], args[0]))
+    stores = []
+
+    def look():
+        with (
+            torch.no_grad(),
+            capture(model, what="attention") as outer,
+            capture(model, what=("output", "attention")) as inner,
+        ):
+            model(x)
+            assert modes() == 0
+        stores.append((outer, inner))
+
+    with torch.no_grad():
+        plain = model(x)[0]
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for outer, inner in stores:
+        assert torch.equal(inner.at(":output[0]"), plain), "the fused path was taken"
+        for name in ("0", "2"):
+            assert torch.equal(outer[name].attention, inner[name].attention)
+        close(outer["0"].attention, by_hand(model[0], x))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_attention_is_seen_once(reentrant):
+    class Saving(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = Own()
+
+        def forward(self, x):
+            return checkpoint(self.own, x, use_reentrant=reentrant)
+
+    model, x = Saving(), torch.randn(3, 5, 8, requires_grad=True)
+    with capture(model, what=("attention", "grad")) as store:
+        model(x).sum().backward()
+    assert list(store) == ["", "own", "own.project"]
+    close(store["own"].attention, by_hand(model.own, x))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_seen_and_stays_compiled():
+    compiles = []
+
+    def backend(graph, _):
+        compiles.append(graph)
+        return graph.forward
+
+    model, x = nn.Sequential(Own(), Heads()), torch.randn(3, 5, 8)
+    for compiled in (torch.compile(model, backend=backend), nn.Sequential(torch.compile(model, backend=backend))):
+        compiled(x)
+        before = len(compiles)
+        with capture(compiled, what="attention") as store:
+            compiled(x)
+        compiled(x)
+        assert len(compiles) == before
+        own = next(name for name in store if name.endswith("0") and store[name].attention is not None)
+        close(store[own].attention, by_hand(model[0], x))

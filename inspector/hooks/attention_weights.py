@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 Found = list[Tensor | Exception]
-Outer = tuple[bool, Found | None]
+Outer = tuple[int | None, Found | None]
 
 _MHA = nn.MultiheadAttention
 _GIVEN = tuple(inspect.signature(_MHA.forward).parameters)[1:]
@@ -72,7 +72,7 @@ def sdpa_weights(
 
 def _masked(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
     if _is_causal_bias(mask):
-        mask = mask._materialize(scores.device)
+        mask = mask._materialize(scores.device)  # type: ignore[union-attr]  # torch hides what isinstance has shown
     if is_causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is None:
@@ -103,39 +103,39 @@ class Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.on = False
+        self.place: int | None = None  # in the stack of function modes; None: not there
         self.found: Found | None = None  # None: nobody is asking
 
     def begin(self, wanted: bool) -> Outer:
         """Start a call, whose weights gather in ``found``; what it answers belongs to the call around it."""
-        outer = self.on, self.found
+        outer = self.place, self.found
         self.found = [] if wanted else None
-        self._switch(wanted)
+        if wanted and self.place is None:
+            self._move(torch._C._len_torch_function_stack())
+        elif not wanted:
+            self._move(None)
         return outer
 
     def end(self, outer: Outer) -> None:
         """Go on with the call around it."""
-        on, self.found = outer
-        self._switch(on)
+        place, self.found = outer
+        self._move(place)
 
     def close(self) -> None:
         """Also where an interrupt ended calls without their end."""
-        modes = _modes()
-        if self in modes:
-            above = modes[modes.index(self) + 1 :]
-            for _ in (self, *above):
-                torch._C._pop_torch_function_stack()
-            for mode in above:
-                torch._C._push_on_torch_function_stack(mode)
-        self.on = False
+        self._move(None)
 
-    def _switch(self, on: bool) -> None:
-        if on and not self.on:
-            torch._C._push_on_torch_function_stack(self)
-            self.on = True
-        elif self.on and not on and _modes()[-1] is self:  # else it lies below a mode of the user's, and stays
-            torch._C._pop_torch_function_stack()
-            self.on = False
+    def _move(self, place: int | None) -> None:
+        """A mode that the user's code entered in between may lie above, and must find itself on top when it leaves."""
+        if place == self.place:
+            return
+        modes = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())][::-1]
+        modes = [mode for mode in modes if mode is not self]
+        if place is not None:
+            modes.insert(place, self)
+        for mode in modes:
+            torch._C._push_on_torch_function_stack(mode)
+        self.place = place
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -146,10 +146,6 @@ class Watch(TorchFunctionMode):
             except Exception as error:  # the model's own call has succeeded and goes on
                 self.found.append(error)
         return result
-
-
-def _modes() -> list[Any]:
-    return [torch._C._get_function_stack_at(i) for i in range(torch._C._len_torch_function_stack())]
 
 
 @torch.no_grad()
