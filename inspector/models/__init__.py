@@ -14,12 +14,13 @@ from inspector.models.attention import AttentionClassifier
 from inspector.models.cnn import CNN
 from inspector.models.fitting import fit
 from inspector.models.lstm import LSTMClassifier
+from inspector.models.recommender import Recommender
 from inspector.models.shipped import load
 
 if TYPE_CHECKING:
     import inspector.models.recipe as recipe
 
-__all__ = ["CNN", "AttentionClassifier", "LSTMClassifier", "assess", "fit", "load", "recipe", "tasks"]
+__all__ = ["CNN", "AttentionClassifier", "LSTMClassifier", "Recommender", "assess", "fit", "load", "recipe", "tasks"]
 
 
 def __getattr__(name: str) -> Any:

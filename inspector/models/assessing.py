@@ -7,7 +7,6 @@ prediction, so that a group is not marked down for a class that it does not hold
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from inspector.models import resampling
 from inspector.models.answers import all_class_scores, class_target
 from inspector.models.disparity import LOWER_IS_WORSE, SMALL, disparities, shares
+from inspector.models.grouping import Column, columns
 from inspector.models.restore import as_found, own_randomness
 from inspector.provenance import provenance
 from inspector.records.assessment import Assessment, Interval
@@ -49,12 +49,13 @@ def assess(
     classes = _class_names(samples, scores.shape[1])
     facts: dict[str, Any] = {"classes": classes, "positive": _index(positive, classes), "model": provenance(model)}
     true, predicted = class_target(samples).cpu(), scores.argmax(1)
-    found = {
-        column: {label: _measure(true[rows], predicted[rows], seed, name=label, **facts) for label, rows in members.items()}
-        for column, members in _columns(samples).items()
+    found = columns(samples)
+    measured = {
+        name: {label: _measure(true[rows], predicted[rows], seed, name=label, **facts) for label, rows in members.items()}
+        for name, (members, _) in found.items()
     }
-    name = data.name if isinstance(data, Task) else ""
-    return _measure(true, predicted, seed, name=name, groups=found, **facts, **_compared(found, facts["positive"], seed))
+    facts |= {"name": data.name if isinstance(data, Task) else "", "groups": measured}
+    return _measure(true, predicted, seed, **facts, **_compared(measured, found, facts["positive"], seed))
 
 
 def _measure(true: Tensor, predicted: Tensor, seed: int, *, classes: Any, positive: Any, **facts: Any) -> Assessment:
@@ -79,13 +80,15 @@ def _intervals(confusion: Any, rates: Mapping[str, float], positive: int | None,
     return {n: resampling.widened(i, rates[n], sizes[n]) if n in sizes else i for n, i in found.items()}
 
 
-def _compared(found: Mapping[str, Mapping[str, Assessment]], positive: int | None, seed: int) -> dict[str, Any]:
+def _compared(
+    groups: Mapping[str, Mapping[str, Assessment]], known: Mapping[str, Column], positive: int | None, seed: int
+) -> dict[str, Any]:
     """Over the groups of each column: gaps with their intervals, ratios, worst groups; over all columns: disparities."""
     random = np.random.default_rng(seed)
-    counts = {c: {label: a.confusion.numpy() for label, a in row.items()} for c, row in found.items()}
-    tested = [share for column, row in counts.items() for share in shares(column, row, positive)]
+    counts = {c: {label: a.confusion.numpy() for label, a in row.items()} for c, row in groups.items()}
     spread = {column: _gap_intervals(row, positive, random) for column, row in counts.items()}
-    every = {column: _extremes(row) for column, row in found.items()}
+    every = {column: _extremes(row) for column, row in groups.items()}
+    tested = [share for column, row in counts.items() for share in shares(column, row, known[column].within, positive)]
     return {
         "gaps": {c: {rate: high - low for rate, (low, high, _) in row.items()} for c, row in every.items()},
         "ratios": {
@@ -126,24 +129,6 @@ def _sklearn_metrics() -> Any:
     except ImportError as error:
         raise ImportError('assess needs scikit-learn; install it: pip install "inspector[demo]"') from error
     return metrics
-
-
-def _columns(samples: Samples) -> dict[str, dict[str, Tensor]]:
-    """Row numbers of every group of every column, then of every intersection of two columns that has samples."""
-    columns = {name: _texts(labels) for name, labels in samples.group_columns().items()}
-    for one, other in combinations(list(columns), 2):
-        columns[f"{one} & {other}"] = [f"{a} & {b}" for a, b in zip(columns[one], columns[other], strict=True)]
-    return {name: _members(texts) for name, texts in columns.items()}
-
-
-def _texts(labels: Any) -> list[str]:
-    plain = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).tolist()
-    return ["missing" if label is None or label != label else str(label) for label in plain]
-
-
-def _members(texts: list[str]) -> dict[str, Tensor]:
-    labels = np.array(texts)
-    return {str(label): torch.from_numpy((labels == label).nonzero()[0]) for label in np.unique(labels)}
 
 
 def _class_names(samples: Samples, count: int) -> tuple[str, ...]:

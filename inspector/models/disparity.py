@@ -23,28 +23,30 @@ SMALL = 30  # samples; below, a rate is known to 18 points at best
 
 
 class Share(NamedTuple):
-    """Hits among samples, per group: what one rate is made of."""
+    """Hits among samples, per group: what one rate is made of. within: see ``Column``."""
 
     column: str
+    within: Mapping[str, tuple[str, ...]]
     rate: str
-    labels: tuple[str, ...]
     hits: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
 
-def shares(column: str, confusions: Mapping[str, Array], positive: int | None) -> list[Share]:
+def shares(
+    column: str, confusions: Mapping[str, Array], within: Mapping[str, tuple[str, ...]], positive: int | None
+) -> list[Share]:
     """The rates of a column that are shares of samples; with a positive class also those about it."""
-    labels, counts = tuple(confusions), np.stack(list(confusions.values())).astype(np.int64)
+    counts = np.stack(list(confusions.values())).astype(np.int64)
     n, right = counts.sum((1, 2)), np.trace(counts, axis1=1, axis2=2)
-    found = [Share(column, "accuracy", labels, right, n)]
+    found = [Share(column, within, "accuracy", right, n)]
     if positive is None:
         return found
     true, said, both = counts[:, positive].sum(1), counts[:, :, positive].sum(1), counts[:, positive, positive]
     return [
         *found,
-        Share(column, "selection_rate", labels, said, n),
-        Share(column, "false_positive_rate", labels, said - both, n - true),
-        Share(column, "false_negative_rate", labels, true - both, true),
+        Share(column, within, "selection_rate", said, n),
+        Share(column, within, "false_positive_rate", said - both, n - true),
+        Share(column, within, "false_negative_rate", true - both, true),
     ]
 
 
@@ -58,13 +60,23 @@ def disparities(tested: list[Share], random: np.random.Generator) -> tuple[Dispa
 
 
 def _p(share: Share, random: np.random.Generator) -> float:
-    """How often as uneven a share comes about by chance; 1 where there is nothing to compare."""
-    sizes, hits = share.sizes[share.sizes > 0], share.hits[share.sizes > 0]
-    if len(sizes) < 2 or hits.sum() in (0, sizes.sum()):
-        return 1.0
-    permuted = random.multivariate_hypergeometric(sizes, int(hits.sum()), size=PERMUTATIONS, method="marginals")
-    spread = (permuted**2 / sizes).sum(1)  # sum of sizes * (rate - mean)^2, up to a constant
-    return float((1 + (spread >= (hits**2 / sizes).sum() * (1 - 1e-12)).sum()) / (1 + PERMUTATIONS))
+    """How often as uneven a share comes about by chance. An intersection is compared within each of its columns in turn
+    and the larger p counts, so that it is found only where no column alone explains it."""
+    codes = [np.unique(labels, return_inverse=True)[1] for labels in zip(*share.within.values(), strict=True)]
+    return max(_p_within(share, code, random) for code in codes)
+
+
+def _p_within(share: Share, code: NDArray[np.intp], random: np.random.Generator) -> float:
+    observed, permuted = 0.0, np.zeros(PERMUTATIONS)
+    for stratum in range(code.max() + 1):
+        kept = (code == stratum) & (share.sizes > 0)
+        sizes, hits = share.sizes[kept], share.hits[kept]
+        if len(sizes) < 2 or hits.sum() in (0, sizes.sum()):
+            continue  # nothing to compare here
+        drawn = random.multivariate_hypergeometric(sizes, int(hits.sum()), size=PERMUTATIONS, method="marginals")
+        permuted += (drawn**2 / sizes).sum(1)  # the sum of sizes * (rate - mean)^2, up to a constant
+        observed += float((hits**2 / sizes).sum())
+    return float((1 + (permuted >= observed * (1 - 1e-12)).sum()) / (1 + PERMUTATIONS))
 
 
 def _holm(p: Array) -> Array:
@@ -86,7 +98,7 @@ def _worst(share: Share, p: float, random: np.random.Generator) -> tuple[float, 
     i = int(stands_out.argmax())
     between = _difference(share.hits[i], share.sizes[i], rest_hits[i], rest_sizes[i], random)
     n = int(share.sizes[i])
-    found = (share.column, share.labels[i], share.rate, float(value[i]), float(rest[i]), between, p, n, n < SMALL)
+    found = (share.column, list(share.within)[i], share.rate, float(value[i]), float(rest[i]), between, p, n, n < SMALL)
     return float(stands_out[i]), Disparity(*found)
 
 

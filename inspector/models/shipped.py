@@ -20,6 +20,7 @@ from inspector.models.attention import AttentionClassifier
 from inspector.models.cnn import CNN
 from inspector.models.lstm import LSTMClassifier
 from inspector.models.planted import MOTIFS, PATTERNS, VOCABULARY
+from inspector.models.recommender import Recommender
 from inspector.records.samples import Task
 
 
@@ -42,12 +43,13 @@ MODELS: dict[str, Shipped] = {
     "words": Shipped(
         lambda: AttentionClassifier(16, 32, 2, vocabulary=len(VOCABULARY)), tasks.planted_words, epochs=15, lr=5e-3
     ),
+    "tastes": Shipped(Recommender, tasks.planted_tastes, epochs=20, lr=5e-3, batch_size=64),
 }
 
 
 def load(name: str) -> nn.Module:
-    """A trained model in eval mode: "cnn", "lstm" or "attention" on real digits, "patches", "steps" or "words" on the
-    planted tasks. Raises LookupError for another name."""
+    """A trained model in eval mode: "cnn", "lstm" or "attention" on real digits, "patches", "steps", "words" or
+    "tastes" on the planted tasks. Raises LookupError for another name."""
     model = build(name).eval()
     with as_file(files("inspector.models") / "weights" / f"{name}.safetensors") as path:
         read(model, path)

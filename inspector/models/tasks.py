@@ -11,11 +11,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from inspector.models.people import planted_tastes, planted_unfair
 from inspector.models.planted import planted_patches, planted_steps, planted_words
 from inspector.records.samples import Samples, Task
 from inspector.records.splitting import stratified
 
-__all__ = ["Task", "digit_rows", "digits", "mnist", "planted_patches", "planted_steps", "planted_words"]
+__all__ = [
+    "Task",
+    "digit_rows",
+    "digits",
+    "mnist",
+    "planted_patches",
+    "planted_steps",
+    "planted_tastes",
+    "planted_unfair",
+    "planted_words",
+]
 
 
 def digits(*, test_size: float = 0.25, seed: int = 0) -> Task:
