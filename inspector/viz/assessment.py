@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.gridspec import GridSpec
+from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 
 from inspector.records import Assessment
 from inspector.viz.bars import plot_intervals
@@ -24,22 +24,25 @@ def show_assessment(assessment: Assessment, *more: Assessment, **figure: Any) ->
         return _several([assessment, *more], figure)
     classes, groups = len(assessment.classes), sum(map(len, assessment.groups.values()))
     side = min(max(0.34 * classes, 2.6), 5.2)
-    below = [0.75 + 0.26 * len(rows) for rows in assessment.groups.values()]
+    below = [0.8 + 0.26 * len(rows) for rows in assessment.groups.values()]
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", (side + 4.6, side + sum(below) + 1.4)), **figure)
+        drawn = Figure(
+            figsize=figure.pop("figsize", (side + 4.6, side + sum(below) + 1.4 + 0.2 * len(assessment.disparities[:4]))),
+            **figure,
+        )
         grid = GridSpec(1 + len(below), 2, figure=drawn, height_ratios=[side, *below], width_ratios=[side + 0.8, 3.6])
         plot_confusion(assessment, ax=drawn.add_subplot(grid[0, 0]))
         plot_classes(assessment, ax=drawn.add_subplot(grid[0, 1]))
         for i, column in enumerate(assessment.groups, start=1):
-            plot_groups(assessment, column, ax=drawn.add_subplot(grid[i, :]))
-    drawn.head(assessment.name or "Assessment", _facts(assessment))
+            _group_row(assessment, column, drawn, grid[i, :])
+    drawn.head(assessment.name or "Assessment", _facts(assessment), *found)
     if groups:
-        drawn.foot("Whiskers: 95% Wilson interval of the accuracy; dashed: accuracy over all samples.")
+        drawn.foot("Whiskers: 95% interval; dashed: all samples; * too few samples to say much.")
     return drawn
 
 
 def _facts(a: Assessment) -> str:
-    low, high = wilson(a.accuracy, a.n)
+    _, low, high = _with_interval(a, "accuracy")
     interval = f"{_percent(a.accuracy)} right (95% interval {_percent(low)} to {_percent(high)})"
     macro = f"macro precision {_percent(a.precision)}, recall {_percent(a.recall)}, F1 {_percent(a.f1)}"
     return f"{a.n:,} samples · {interval} · {macro}"
@@ -112,26 +115,45 @@ def plot_classes(assessment: Assessment, *, ax: Axes | None = None) -> list[Any]
     return marks
 
 
+RATES = {"accuracy": "accuracy", "selection_rate": "selected", "false_positive_rate": "FPR", "false_negative_rate": "FNR"}
+
+
+def _group_row(assessment: Assessment, column: str, figure: Figure, place: Any) -> None:
+    rates = list(RATES) if assessment.positive is not None else ["accuracy"]
+    inner = GridSpecFromSubplotSpec(1, len(rates), subplot_spec=place)
+    for i, rate in enumerate(rates):
+        ax = figure.add_subplot(inner[i])
+        plot_groups(assessment, column, rate=rate, ax=ax)
+        ax.tick_params(labelleft=i == 0)
+
+
 @panel
-def plot_groups(assessment: Assessment, column: str, *, ax: Axes | None = None) -> list[Any]:
-    """Accuracy of each group with its interval; n stands at the name, the gap in the title."""
+def plot_groups(assessment: Assessment, column: str, *, rate: str = "accuracy", ax: Axes | None = None) -> list[Any]:
+    """One rate of each group with its interval; n stands at the name, the gap in the title."""
     rows = {
-        f"{shorten(label, 22)} (n = {a.n:,})": (a.accuracy, *wilson(a.accuracy, a.n))
+        f"{shorten(label, 22)} (n = {a.n:,}){'*' * a.small}": _with_interval(a, rate)
         for label, a in assessment.groups[column].items()
     }
-    gap = assessment.gaps.get(column, {}).get("accuracy")
-    title = f"accuracy by {column}" + ("" if gap is None else f": largest gap {100 * gap:.1f} points")
-    return plot_intervals(rows, ax=ax, reference=assessment.accuracy, title=title)
+    gap = assessment.gaps.get(column, {}).get(rate)
+    about = f" by {shorten(column, 30)}" if rate == "accuracy" else ""
+    apart = "" if gap is None or gap != gap else f": gap {100 * gap:.1f} points"
+    return plot_intervals(rows, ax=ax, reference=getattr(assessment, rate), title=f"{RATES[rate]}{about}{apart}")
+
+
+def _with_interval(a: Assessment, rate: str) -> tuple[float, float, float]:
+    """The record's own interval; where it has none, Wilson's for the accuracy and none for the others."""
+    value = getattr(a, rate)
+    low, high = a.intervals.get(rate) or (wilson(value, a.n) if rate == "accuracy" else (value, value))
+    return value, low, high
 
 
 def _several(assessments: list[Assessment], options: dict[str, Any]) -> Figure:
     rows = {
-        f"{i + 1}: {a.name or 'assessment'} (n = {a.n:,})": (a.accuracy, *wilson(a.accuracy, a.n))
-        for i, a in enumerate(assessments)
+        f"{i + 1}: {a.name or 'assessment'} (n = {a.n:,})": _with_interval(a, "accuracy") for i, a in enumerate(assessments)
     }
     with styled():
         figure = Figure(figsize=options.pop("figsize", (6.4, 0.32 * len(rows) + 1.5)), **options)
         plot_intervals(rows, ax=figure.add_subplot(), title="accuracy")
     figure.head(f"{len(rows)} assessments")
-    figure.foot("Whiskers: 95% Wilson interval.")
+    figure.foot("Whiskers: 95% interval.")
     return figure

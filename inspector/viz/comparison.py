@@ -47,7 +47,7 @@ def show_comparison(
             "grid" in parts,
             figure,
         )
-    drawn.head(_title(comparison), _facts(comparison), *(f"! {w}" for w in comparison.warnings[:4]))
+    drawn.head(_title(comparison), _facts(comparison), *_alarms(comparison))
     return drawn
 
 
@@ -65,8 +65,9 @@ def _count(comparison: Comparison) -> int:
 
 def _title(comparison: Comparison) -> str:
     first = next(iter(comparison.attributions.values()))
-    target = target_of(first)
-    return f"{len(comparison.labels)} methods compared" + (f" → {target}" if target else "")
+    target, count, controls = target_of(first), len(comparison.methods), len(comparison.controls)
+    against = f" against {controls} control{'s' * (controls != 1)}" if controls else " compared"
+    return f"{count} method{'s' * (count != 1)}{against}" + (f" → {target}" if target else "")
 
 
 def _facts(comparison: Comparison) -> str:
@@ -76,12 +77,18 @@ def _facts(comparison: Comparison) -> str:
     return " · ".join([*([str(model)] if model else []), f"{total} sample{'s' * (total != 1)}", *settings])
 
 
+def _alarms(comparison: Comparison, most: int = 4) -> list[str]:
+    lines = [f"! {shorten(warning, 150)}" for warning in comparison.warnings[:most]]
+    rest = len(comparison.warnings) - most
+    return [*lines, *([f"… {rest} more warnings; print(comparison) lists them"] if rest > 0 else [])]
+
+
 def _compose(
     comparison: Comparison, rows: list[list[Panel]], shown: int, scale: Shared, grid: bool, options: dict[str, Any]
 ) -> Figure:
     heights = [grid_height(comparison, shown)] * grid + [_LEGEND * (1 + (len(comparison.labels) - 1) // 4)] * bool(rows)
     heights += [0.75 + 0.21 * len(comparison.labels) if i == 0 else 2.3 for i in range(len(rows))]
-    size = (9.8, sum(heights) + 1.2 + 0.18 * len(comparison.warnings[:4]))
+    size = (9.8, sum(heights) + 1.2 + 0.18 * len(_alarms(comparison)))
     figure = Figure(figsize=options.pop("figsize", size), **options)
     outer = GridSpec(len(heights), 1, figure=figure, height_ratios=heights)
     if grid:
@@ -125,7 +132,7 @@ def grid_height(comparison: Comparison, shown: int) -> float:
     piece = pieces(next(iter(comparison.attributions.values())))[0]
     if piece.view == "image":
         return 0.75 + (len(comparison.labels) + 1) * min(1.0, 6.6 / max(shown, 1)) * _tall(piece)
-    return min(shown, 3) * (1.0 + 0.24 * len(comparison.labels) + 0.9 * (piece.view == "sequence")) + 0.3
+    return min(shown, 3) * (0.95 + 0.19 * len(comparison.labels) + 0.75 * (piece.view == "sequence")) + 0.3
 
 
 def _tall(piece: Piece) -> float:
@@ -257,11 +264,11 @@ def _curve_panels(comparison: Comparison) -> list[Panel]:
 
 
 def _agreement_panels(comparison: Comparison) -> list[Panel]:
-    def panel(name: str) -> Panel:
-        matrix = array(comparison.agreement[name])
-        return lambda ax: plot_agreement(matrix, comparison.labels, ax=ax, title=f"agreement ({name})")
-
-    return [panel(name) for name in comparison.agreement]
+    """Only the first measure of agreement: the others say much the same and are in the record."""
+    if not comparison.agreement:
+        return []
+    name, matrix = next(iter(comparison.agreement.items()))
+    return [lambda ax: plot_agreement(array(matrix), comparison.labels, ax=ax, title=f"agreement ({name})")]
 
 
 @panel
@@ -273,17 +280,18 @@ def plot_agreement(matrix: Array, labels: Sequence[str], *, ax: Axes | None = No
     ax.set_xticks(range(len(names)), labels=[str(i + 1) for i in range(len(names))])
     ax.set_yticks(range(len(names)), labels=[f"{name}  {i + 1}" for i, name in enumerate(names)])
     ax.tick_params(length=0)
-    if len(names) <= 7:
+    if len(names) <= 8:
         for row, column in np.ndindex(matrix.shape):
             value = float(matrix[row, column])
             ink = "white" if abs(value) > 0.6 else "black"
-            ax.text(column, row, _two(value), ha="center", va="center", size=SMALL - 1, color=ink)
+            text = _digits(value, 2 if len(names) <= 5 else 1)
+            ax.text(column, row, text, ha="center", va="center", size=SMALL - 1, color=ink)
     ax.set_title(title)
     return drawn
 
 
-def _two(value: float) -> str:
-    return "–" if value != value else f"{value:.2f}".replace("-", "−")
+def _digits(value: float, count: int) -> str:
+    return "–" if value != value else f"{value:.{count}f}".replace("-", "−")
 
 
 def _cost_panels(comparison: Comparison) -> list[Panel]:
@@ -293,12 +301,14 @@ def _cost_panels(comparison: Comparison) -> list[Panel]:
 
 @panel
 def plot_cost(comparison: Comparison, metric: str, *, ax: Axes | None = None) -> list[Any]:
-    """The mean of one metric against seconds (log scale), with its interval; passes where no time was taken."""
+    """The mean of one metric against seconds, or passes where no time was taken, with its interval; the first control
+    is a line, because it costs nothing."""
     ax = canvas(ax, (3.2, 2.4))
     costs = {label: comparison.cost.get(label, Cost()) for label in comparison.labels}
     timed = any(cost.seconds > 0 for cost in costs.values())
     dots: list[Any] = []
-    for label, style in looks(comparison.labels, comparison.controls).items():
+    _control_line(ax, comparison, metric)
+    for label, style in looks(comparison.methods).items():
         if metric not in comparison.scores.by_label.get(label, {}):
             continue
         middle, low, high = comparison.scores.interval(label, metric)
@@ -310,6 +320,12 @@ def plot_cost(comparison: Comparison, metric: str, *, ax: Axes | None = None) ->
     ax.grid(axis="y")
     ax.set_title(f"{shorten(metric, 24)} against cost")
     return dots
+
+
+def _control_line(ax: Axes, comparison: Comparison, metric: str) -> None:
+    scored = [c for c in comparison.controls if metric in comparison.scores.by_label.get(c, {})]
+    if scored:
+        ax.axhline(comparison.scores.interval(scored[0], metric)[0], color=MUTED, lw=0.9, ls=(0, (4, 2)), zorder=0)
 
 
 def _log_axis(ax: Axes, values: list[float]) -> None:

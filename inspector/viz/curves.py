@@ -21,7 +21,8 @@ def looks(labels: Sequence[str], controls: Sequence[str] = ()) -> dict[str, dict
         label: {"color": COLOURS[i % (len(COLOURS) - 1)], "ls": DASHES[i // (len(COLOURS) - 1) % len(DASHES)]}
         for i, label in enumerate(plain)
     }
-    return {label: styles.get(label, {"color": MUTED, "ls": DASHES[2]}) for label in labels}
+    grey = {label: {"color": MUTED, "ls": DASHES[(2, 3, 1)[i % 3]]} for i, label in enumerate(controls)}
+    return {label: styles.get(label) or grey[label] for label in labels}
 
 
 @panel

@@ -91,7 +91,7 @@ def _pick_maps(store: Store, sample: int, most: int) -> dict[str, Array]:
     """Feature maps (channels, H, W) of one sample from layers spread evenly over the depth."""
     outputs = tensors_of(store, "output") if "output" in store.kinds else {}
     found = {n: t[sample] for n, t in outputs.items() if t.dim() == 4 and t.shape[0] > sample and min(t.shape[2:]) > 1}
-    names = list(found)
+    names = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]  # what containers hold
     at = dict.fromkeys(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int).tolist())
     return {names[i]: array(found[names[i]]) for i in at}
 
@@ -137,9 +137,9 @@ def plot_thumbnails(mosaics: dict[str, Array], *, ax: Axes | None = None, most: 
         kept = maps[np.argsort(-activity(maps), kind="stable")[:most]]
         pixels, _ = tile(thin(kept), math.ceil(len(kept) ** 0.5), max(1, kept.shape[1] // 14))
         drawn.append(board.put(pixels, 0, column, **scale.style | {"cmap": scale.cmap.with_extremes(bad="white")}))
-        some = f"{len(kept)} of {len(maps)} maps" if len(kept) < len(maps) else f"{len(maps)} maps"
+        some = f"{len(kept)} of {len(maps)}" if len(kept) < len(maps) else f"{len(maps)}"
         size = "×".join(map(str, maps.shape[1:]))
-        labels.append(f"{shorten(name, 18)}\n{some} {size}\n{scale.range_text}")
+        labels.append(f"{shorten(name, 17)}\n{some}, {size}\n{scale.range_text}")
     board.label_columns(labels)
     return drawn
 
@@ -186,7 +186,7 @@ def _sizes(spreads: list[Spread]) -> Array:
 def _scale_axis(ax: Axes, spreads: list[Spread]) -> None:
     """Symmetric log where layers differ by orders of magnitude, so that small ones stay visible."""
     sizes, ends = _sizes(spreads), np.array([s.quantiles[[0, 6]] for s in spreads]).reshape(-1, 2)
-    if sizes.size and sizes.max() > 30 * sizes.min():
+    if sizes.size and sizes.max() > 8 * sizes.min():
         symlog(ax, "x", sizes)
     low, high = (float(v) for v in (np.nanmin(ends, initial=0.0), np.nanmax(ends, initial=0.0)))
     ax.set_xlim(1.15 * low, 1.15 * high if high > low else 1.0)
@@ -200,7 +200,7 @@ def _bands(ax: Axes, spreads: list[Spread]) -> Any:
         ax.fill_between(depth, levels[:, low], levels[:, high], color=COLOURS[0], alpha=alpha, lw=0)
     ax.plot(depth, levels[:, 3], color="white", lw=1.0)
     sizes = _sizes(spreads)
-    if sizes.size and sizes.max() > 30 * sizes.min():
+    if sizes.size and sizes.max() > 8 * sizes.min():
         symlog(ax, "y", sizes)
     at = np.unique(np.linspace(0, len(spreads) - 1, 8).round().astype(int))
     ax.set_xticks(at, labels=[shorten(spreads[i].name, 18) for i in at], rotation=30, ha="right", rotation_mode="anchor")

@@ -30,7 +30,7 @@ def strips(
     blocks = GridSpecFromSubplotSpec(shown, 1, subplot_spec=place)
     for i in range(shown):
         parts = GridSpecFromSubplotSpec(
-            1 + signal, 1, subplot_spec=blocks[i], height_ratios=[1.0] * signal + [len(heats) / 3.2]
+            1 + signal, 1, subplot_spec=blocks[i], height_ratios=[1.0] * signal + [len(heats) / 3.6]
         )
         ax = figure.add_subplot(parts[signal])
         plot_strips({label: row[i] for label, row in heats.items()}, {k: v[i] for k, v in scales.items()}, ax=ax)

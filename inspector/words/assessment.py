@@ -9,6 +9,7 @@ from inspector.words.facts import wilson
 from inspector.words.say import Say, percent
 
 SMALL_GROUP = 30
+SHOWN = 4
 
 
 def tell(a: Assessment, say: Say) -> list[str]:
@@ -16,12 +17,13 @@ def tell(a: Assessment, say: Say) -> list[str]:
     name = a.name or "Assessment"
     if not a.n:
         return [say("assessment.nothing", name=name)]
-    low, high = wilson(a.accuracy, a.n)
+    low, high = _bounds(a)
     overall = say(
         "assessment.overall", name=name, n=f"{a.n:,}", accuracy=percent(a.accuracy), low=percent(low), high=percent(high)
     )
     macro = say("assessment.macro", precision=percent(a.precision), recall=percent(a.recall), f1=percent(a.f1))
     groups = [" ".join(_column(a, column, say)) for column in a.groups]
+    groups += [" ".join(_tested(a, say))]
     return [f"{overall} {macro}", " ".join(_classes(a, say)), *groups]
 
 
@@ -69,9 +71,26 @@ def _column(a: Assessment, column: str, say: Say) -> Iterator[str]:
         yield say("assessment.small_group", limit=SMALL_GROUP, groups=say.listing(small))
 
 
+def _tested(a: Assessment, say: Say) -> Iterator[str]:
+    """What the record's own test over all columns, rates and groups found."""
+    if any(g.intervals for row in a.groups.values() for g in row.values()):
+        for found in a.disparities[:SHOWN]:
+            yield say("assessment.unequal", what=str(found))
+        if len(a.disparities) > SHOWN:
+            yield say("assessment.more_unequal", count=len(a.disparities) - SHOWN)
+        if not a.disparities:
+            yield say("assessment.none_unequal")
+
+
+def _bounds(a: Assessment) -> tuple[float, float]:
+    """The record's own interval of the accuracy, or Wilson's where it has none."""
+    low, high = a.intervals.get("accuracy") or wilson(a.accuracy, a.n)
+    return low, high
+
+
 def _doubt(best: Assessment, worst: Assessment, count: int, say: Say) -> str:
-    low, high = wilson(best.accuracy, best.n), wilson(worst.accuracy, worst.n)
-    bounds = {"best_low": percent(low[0]), "best_high": percent(low[1])}
-    bounds |= {"worst_low": percent(high[0]), "worst_high": percent(high[1])}
-    apart = high[1] < low[0]
+    upper, lower = _bounds(best), _bounds(worst)
+    bounds = {"best_low": percent(upper[0]), "best_high": percent(upper[1])}
+    bounds |= {"worst_low": percent(lower[0]), "worst_high": percent(lower[1])}
+    apart = lower[1] < upper[0]
     return say("assessment.gap_sure", count=count, **bounds) if apart else say("assessment.gap_doubt", **bounds)

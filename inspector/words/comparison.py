@@ -13,6 +13,9 @@ FEW = 8  # samples below which an interval says little
 AGREE, PART = 0.7, 0.4  # mean rank correlation from which methods are said to agree, and to agree in part
 
 
+RANKED = ("spearman", "kendall", "pearson")
+
+
 def tell(c: Comparison, say: Say) -> list[str]:
     """Paragraphs: what was compared, one for each metric, agreement, cost, and the warnings of the record."""
     told = [" ".join(_metric(c, metric, say)) for metric in c.scores.metrics]
@@ -57,13 +60,12 @@ def _ranked(c: Comparison, metric: str, defined: dict[str, Interval], better: st
 def _against_controls(c: Comparison, metric: str, labels: list[str], better: str, say: Say) -> Iterator[str]:
     controls = [name for name in c.controls if metric in c.scores.by_label.get(name, {})]
     controls = [name for name in controls if not math.isnan(c.scores.interval(name, metric).mean)]
-    if not controls:
-        return
-    beating = [label for label in labels if all(beats(c, label, control, metric, better) for control in controls)]
-    if beating:
-        yield say("comparison.beats", count=len(beating), methods=len(labels), labels=say.listing(beating))
-    else:
-        yield say("comparison.none_beats")
+    for i, control in enumerate(controls):
+        beating = [label for label in labels if beats(c, label, control, metric, better)]
+        key = ("comparison.none_beats", "comparison.also_none")[i > 0]
+        if beating:
+            key = ("comparison.beats", "comparison.also_beats")[i > 0]
+        yield say(key, count=len(beating), methods=len(labels), labels=say.listing(beating), control=control)
 
 
 def beats(c: Comparison, label: str, control: str, metric: str, better: str) -> bool:
@@ -80,6 +82,7 @@ def _agreement(c: Comparison, name: str, say: Say) -> Iterator[str]:
         return
     mean, (first, second) = sum(pairs.values()) / len(pairs), min(pairs, key=lambda pair: pairs[pair])
     key = "agree" if mean >= AGREE else "partly" if mean >= PART else "disagree"
+    key = key if name in RANKED else "overlap"  # what 0.5 means is known of correlations only
     lowest = f"{pairs[first, second]:.2f}"
     yield say(
         f"comparison.{key}", name=name, mean=f"{mean:.2f}", first=c.labels[first], second=c.labels[second], lowest=lowest

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 ENGLISH: Mapping[str, str] = {
     # assessment
     "assessment.overall": "{name}: of {n} samples the model answers {accuracy} right; with another such sample this "
-    "could be anywhere from {low} to {high} (95% Wilson interval).",
+    "could be anywhere from {low} to {high} (95% interval).",
     "assessment.nothing": "{name}: no samples were assessed, so nothing can be said.",
     "assessment.macro": "Averaged over classes: precision {precision}, recall {recall}, F1 {f1}.",
     "assessment.worst_class": "It does worst on {label}: of {n} true ones it finds {found}{mistaken}.",
@@ -21,6 +21,10 @@ ENGLISH: Mapping[str, str] = {
     "overlap: the gap may be chance.",
     "assessment.gap_sure": "Their 95% intervals ({worst_low} to {worst_high}, and {best_low} to {best_high}) do not "
     "overlap; the two were picked as the extremes of {count} groups, which makes gaps look larger than they are.",
+    "assessment.unequal": "More than chance: {what}.",
+    "assessment.more_unequal": "{count} more such differences are in the record.",
+    "assessment.none_unequal": "Tested over all groups and rates at once, no group differs from the others by more than "
+    "chance; with few samples only large differences could have been found.",
     "assessment.small_group": "Groups of fewer than {limit} samples say little by themselves: {groups}.",
     # attribution
     "attribution.what": "{method}{layer} explains {target} for {n} sample{s}{baseline}.",
@@ -51,8 +55,10 @@ ENGLISH: Mapping[str, str] = {
     "comparison.what": "{methods} method{s} were compared on {n} samples{controls}.",
     "comparison.controls": ", with {controls} as control",
     "comparison.best": "{metric} ({better} is better): best is {label} with {mean} [{low}, {high}].",
-    "comparison.beats": "{count} of {methods} methods beat the control here beyond chance: {labels}.",
-    "comparison.none_beats": "No method beats the random control here beyond chance.",
+    "comparison.beats": "{count} of {methods} methods beat the {control} control here beyond chance: {labels}.",
+    "comparison.none_beats": "No method beats the {control} control here beyond chance.",
+    "comparison.also_beats": "The {control} control is beaten by {labels}.",
+    "comparison.also_none": "None beats the {control} control.",
     "comparison.tie": "It cannot be told apart from {labels} on these samples.",
     "comparison.undefined": "{metric} is not defined for {labels}.",
     "comparison.direction": "{metric} does not say which way is better, so nothing is ranked by it: {values}.",
@@ -61,6 +67,7 @@ ENGLISH: Mapping[str, str] = {
     "({lowest}).",
     "comparison.disagree": "The methods disagree: {name} {mean} on average, least between {first} and {second} ({lowest}); "
     "at most one of them can be right about the ranking.",
+    "comparison.overlap": "Other agreement: {name} {mean} on average, {lowest} between {first} and {second}.",
     "comparison.cost": "The cheapest is {cheap} ({cheap_cost}), the dearest {dear} ({dear_cost}).",
     "comparison.seconds": "{seconds} s",
     "comparison.few": "With {n} samples the intervals are wide or empty: take more before choosing a method.",
