@@ -25,11 +25,10 @@ def show_assessment(assessment: Assessment, *more: Assessment, **figure: Any) ->
     classes, groups = len(assessment.classes), sum(map(len, assessment.groups.values()))
     side = min(max(0.34 * classes, 2.6), 5.2)
     below = [0.8 + 0.26 * len(rows) for rows in assessment.groups.values()]
+    found = [f"! {disparity}" for disparity in assessment.disparities[:4]]
+    size = (side + 4.6, side + sum(below) + 1.4 + 0.2 * len(found))
     with styled():
-        drawn = Figure(
-            figsize=figure.pop("figsize", (side + 4.6, side + sum(below) + 1.4 + 0.2 * len(assessment.disparities[:4]))),
-            **figure,
-        )
+        drawn = Figure(figsize=figure.pop("figsize", size), **figure)
         grid = GridSpec(1 + len(below), 2, figure=drawn, height_ratios=[side, *below], width_ratios=[side + 0.8, 3.6])
         plot_confusion(assessment, ax=drawn.add_subplot(grid[0, 0]))
         plot_classes(assessment, ax=drawn.add_subplot(grid[0, 1]))

@@ -291,7 +291,7 @@ def plot_agreement(matrix: Array, labels: Sequence[str], *, ax: Axes | None = No
 
 
 def _digits(value: float, count: int) -> str:
-    return "–" if value != value else f"{value:.{count}f}".replace("-", "−")
+    return "–" if value != value else f"{round(value, count) + 0.0:.{count}f}".replace("-", "−")
 
 
 def _cost_panels(comparison: Comparison) -> list[Panel]:

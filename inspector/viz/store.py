@@ -186,10 +186,12 @@ def _sizes(spreads: list[Spread]) -> Array:
 def _scale_axis(ax: Axes, spreads: list[Spread]) -> None:
     """Symmetric log where layers differ by orders of magnitude, so that small ones stay visible."""
     sizes, ends = _sizes(spreads), np.array([s.quantiles[[0, 6]] for s in spreads]).reshape(-1, 2)
-    if sizes.size and sizes.max() > 8 * sizes.min():
+    far = sizes.size > 0 and bool(sizes.max() > 8 * sizes.min())
+    if far:
         symlog(ax, "x", sizes)
     low, high = (float(v) for v in (np.nanmin(ends, initial=0.0), np.nanmax(ends, initial=0.0)))
-    ax.set_xlim(1.15 * low, 1.15 * high if high > low else 1.0)
+    room = 1.6 if far else 1.1
+    ax.set_xlim(room * low, room * high if high > low else 1.0)
     ax.axvline(0, color=MUTED, lw=0.6)
 
 
