@@ -85,6 +85,7 @@ def attribute_layers(
     target: Any = None,
     method: str = "grad_cam",
     where: Where = "*",
+    baselines: Any = None,
     **options: Any,
 ) -> dict[str, Attribution]:
     """One attribution per layer, keyed by its address ("layer4", "relu@1", "lstm:output[0]"), from one pass for all layers.
@@ -100,6 +101,8 @@ def attribute_layers(
     question = _question(model, inputs, target, common)
     with untouched(model, seed=common["seed"]):
         _explain_inputs(question)
+        if row.baselines:
+            question.baselines = explained.baselines_for(question, baselines, at_layer=False)
         found = _see(row, options)(question, where)
         values = {site: _finish(row, seen, options) for site, seen in found.items()}
     if not values:
@@ -176,7 +179,9 @@ def _at_slots(
     assert row.run is not None
     _explain_inputs(question, explain, layer)
     if row.baselines or baselines is not None:
-        question.baselines = explained.baselines_for(question, baselines, at_layer=layer is not None)
+        question.baselines = explained.baselines_for(
+            question, baselines, at_layer=layer is not None, several=row.baselines == "distribution"
+        )
     found = row.run(question, **options)
     values, delta = found if len(found) == 2 and isinstance(found[0], tuple) else (found, None)
     for slot, given, value in zip(question.slots, question.values, values, strict=True):
@@ -190,6 +195,8 @@ def _at_one_layer(
     question: Question, row: Method, site: Site, baselines: Any, options: Mapping[str, Any]
 ) -> tuple[Tensor, Any, Tensor | None]:
     _explain_inputs(question)
+    if row.baselines or baselines is not None:
+        question.baselines = explained.baselines_for(question, baselines, at_layer=False)
     found = _see(row, options)(question, [site.path], kinds=(site.kind,))
     seen = _choose(found, site)
     return _finish(row, seen, options), seen.positions, seen.delta

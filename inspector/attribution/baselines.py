@@ -32,6 +32,15 @@ def make(given: Any, value: Tensor, positions: Axes, name: str) -> Tensor:
         ) from None
 
 
+def distribution(given: Any, value: Tensor, positions: Axes, name: str) -> Tensor:
+    """Baselines (n, ...) to average over: a tensor of reference samples, or one baseline in any other form."""
+    if isinstance(given, Tensor) and given.dim() == value.dim() and given.shape[1:] == value.shape[1:]:
+        return given.detach().to(value)
+    return make(given, value, positions, name)[:1] if given is None or isinstance(given, (int, float)) else make(
+        given, value, positions, name
+    )
+
+
 def of_slot(given: Any, index: int, count: int, key: Any) -> Any:
     """The part of ``baselines=`` that belongs to one of several explained inputs."""
     if isinstance(given, Mapping):

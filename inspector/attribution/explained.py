@@ -121,7 +121,7 @@ def _pass(
         return watch(question.model, paths, lambda: question.run(placed or {}, rows), kinds)
 
 
-def baselines_for(question: Question, given: Any, *, at_layer: bool) -> tuple[Tensor, ...]:
+def baselines_for(question: Question, given: Any, *, at_layer: bool, several: bool = False) -> tuple[Tensor, ...]:
     """The baselines of every slot. At a layer they are what the layer answers to baselines of the inputs, as in Captum,
     unless a tensor of the layer's own shape is given."""
     if at_layer and not _fits(given, question.values[0]):
@@ -131,7 +131,7 @@ def baselines_for(question: Question, given: Any, *, at_layer: bool) -> tuple[Te
     for i, (slot, value) in enumerate(zip(question.slots, question.values, strict=True)):
         own = base.of_slot(given, i, count, slot.leaf[0] if slot.leaf else None)
         own = _embed(question, slot, own) if slot.site is not None and _ids_given(own) else own
-        made.append(base.make(own, value, slot.positions, slot.name))
+        made.append((base.distribution if several else base.make)(own, value, slot.positions, slot.name))
     return tuple(made)
 
 

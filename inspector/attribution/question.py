@@ -7,7 +7,7 @@ sample each of its rows belongs to, so that whatever is not explained (masks, le
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,6 +143,11 @@ class Question:
     def copies(self) -> int:
         """How many copies of the batch fit into one pass within the budget."""
         return max(1, self.budget // (self.size * max(1, self.bytes_per_example)))
+
+    def parts(self, count: int, least: int = 1) -> Iterator[tuple[int, int]]:
+        """(start, length) of runs of at most as many copies of the batch as fit into one pass."""
+        size = max(least, self.copies())
+        return ((start, min(size, count - start)) for start in range(0, count, size))
 
     def run(self, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Any:
         """The model's answer for these rows of the inputs, with the explained tensors put in place."""

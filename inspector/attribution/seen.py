@@ -74,20 +74,30 @@ class Pass:
     score: Tensor | None
     rows: int
 
-    def front(self, site: Site, axis: int) -> tuple[Tensor, Tensor | None]:
-        gradient = self.grads.get(site)
-        return self.look.values[site].movedim(axis, 0), None if gradient is None else gradient.movedim(axis, 0)
+    def seen(self, model: nn.Module, site: Site, axis: int) -> Seen:
+        activation, gradient = self.look.values[site].movedim(axis, 0), self.grads.get(site)
+        positions = layer_axes(model, self.look.modules[site], site, activation)
+        return Seen(site, activation, None if gradient is None else gradient.movedim(axis, 0), positions)
 
 
 def run_pass(
-    question: Question, where: Where, values: Sequence[Tensor], *, kinds: Sequence[Kind] = ("output",), gradient: bool = True
+    question: Question,
+    where: Where,
+    values: Sequence[Tensor],
+    *,
+    kinds: Sequence[Kind] = ("output",),
+    gradient: bool = True,
+    scored: bool | None = None,
 ) -> Pass:
-    """Run the model once on k copies of the batch and take every chosen layer's value and gradient."""
+    """Run the model once on k copies of the batch and take every chosen layer's value and gradient.
+
+    Without gradients the target is not asked either, unless ``scored``.
+    """
     look = Look(gradient=gradient)
     n = len(values[0]) if values else question.size
     rows = torch.arange(n, device=values[0].device if values else None) % question.size
     with tap(question.model, where, look.see, what=kinds), torch.set_grad_enabled(gradient):
-        if not gradient:
+        if not (gradient if scored is None else scored):
             question.run({slot.leaf: v for slot, v in zip(question.slots, values, strict=True) if slot.site is None}, rows)
             return Pass(look, {}, None, n)
         score = question.score(*values, rows=rows)
@@ -127,7 +137,5 @@ def once(
     for site in seen.look.values:
         if gradient and site not in seen.grads:
             continue
-        activation, grad = seen.front(site, axis.of(seen, site))
-        positions = layer_axes(question.model, seen.look.modules[site], site, activation)
-        found[site] = Seen(site, activation, grad, positions)
+        found[site] = seen.seen(question.model, site, axis.of(seen, site))
     return found

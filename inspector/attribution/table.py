@@ -30,12 +30,30 @@ METHODS = Methods(
         ),
         "deep_lift": Method(
             rules.deep_lift,
+            at_layer=cams.gradient_x_activation,
+            see=rules.layers_deep_lift,
+            explains="both",
             needs="changed rules",
             complete=True,
             baselines=True,
-            passes="1 + 1",
+            passes="2 + 1",
             captum="DeepLift",
             paper="Shrikumar 2017",
+        ),
+        "deep_lift_shap": Method(
+            rules.deep_lift_shap,
+            needs="changed rules",
+            complete=True,
+            baselines="distribution",
+            passes="2 + 1",
+            captum="DeepLiftShap",
+            paper="Lundberg 2017",
+        ),
+        "guided_backprop": Method(
+            rules.guided_backprop, needs="changed rules", passes="1 + 1", captum="GuidedBackprop", paper="Springenberg 2015"
+        ),
+        "deconvolution": Method(
+            rules.deconvolution, needs="changed rules", passes="1 + 1", captum="Deconvolution", paper="Zeiler 2014"
         ),
         "occlusion": Method(
             perturb.occlusion,
