@@ -18,17 +18,13 @@ from inspector.tensors import shape_text
 def auroc(model: nn.Module, attribution: Attribution) -> Tensor:
     """(batch,) chance that a position of the evidence is above one outside of it; 0.5 is chance, 1 is perfect."""
     laid, truth = _laid_with_evidence(attribution)
-    weight = _weight(laid).masked_fill(~laid.valid, torch.inf)
-    found, others = truth.sum(1), (~truth & laid.valid).sum(1)
-    ranks = (mid_ranks(weight) * truth).sum(1)
-    return _defined((ranks - found * (found + 1) / 2) / (found * others), laid, truth)
+    return _defined(roc_area(_weight(laid), truth, laid.valid), laid, truth)
 
 
 def auprc(model: nn.Module, attribution: Attribution) -> Tensor:
     """(batch,) average precision of the positions by their weight; the share of evidence is chance, 1 is perfect."""
     laid, truth = _laid_with_evidence(attribution)
-    precision, _ = _precision_recall(_weight(laid), truth, laid.valid)
-    return _defined((precision * truth).sum(1) / truth.sum(1), laid, truth)
+    return _defined(average_precision(_weight(laid), truth, laid.valid), laid, truth)
 
 
 def relevance_mass(model: nn.Module, attribution: Attribution) -> Tensor:
@@ -61,6 +57,19 @@ def aur(model: nn.Module, attribution: Attribution) -> Tensor:
     """(batch,) area under recall over all thresholds of the absolute map scaled to 0..1 (Crabbe, van der Schaar 2021). It
     grows with how evenly the evidence is lit, so it depends on the map's scale and not on its order alone."""
     return _area(attribution, 1)
+
+
+def roc_area(weight: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """(batch,) area under the ROC curve of (batch, positions), ties counting a half (Mann and Whitney)."""
+    found, others = truth.sum(1), (~truth & valid).sum(1)
+    ranks = (mid_ranks(weight.masked_fill(~valid, torch.inf)) * truth).sum(1)
+    return (ranks - found * (found + 1) / 2) / (found * others)
+
+
+def average_precision(weight: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """(batch,) area under precision by recall, as steps; equals enter together."""
+    precision, _ = _precision_recall(weight, truth, valid)
+    return (precision * truth).sum(1) / truth.sum(1)
 
 
 def threshold_areas(weight: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
