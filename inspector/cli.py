@@ -13,25 +13,48 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 if TYPE_CHECKING:
+    import typer  # noqa: TC004  # _app puts it where typer looks for it
+
     from inspector.records import Comparison
+
+LISTS = ("--input", "--methods", "--metrics")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code: 0 done, 1 an error in one sentence, 2 a wrong call, 130 Ctrl-C."""
-    missing = [name for name in ("typer", "rich") if find_spec(name) is None]
+    missing = " and ".join(name for name in ("typer", "rich") if not _installed(name))
     if missing:
-        sys.exit(f'inspector: the terminal needs {" and ".join(missing)}; install them: pip install "inspector[demo]"')
+        sys.exit(f'inspector: the terminal needs {missing}; install it: pip install "inspector[demo]"')
     try:
-        _app()(args=arguments, prog_name="inspector")
+        _app()(args=spread(sys.argv[1:] if arguments is None else arguments), prog_name="inspector")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # a user at the terminal is told what to do, not where in our code it happened
         from inspector.printing import sentence
 
         sys.exit(f"inspector: {sentence(error)}")
+
+
+def spread(arguments: Sequence[str]) -> list[str]:
+    """``--input a b`` as ``--input a --input b``: after the model, words that follow a list's option belong to it."""
+    written: list[str] = []
+    option, values, words = "", 0, 0
+    for word in arguments:
+        if word.startswith("-"):
+            option, values = word, 0
+        elif option:
+            values += 1
+        else:
+            words += 1
+        if option in LISTS and values > 1 and words > 1:
+            written.append(option)
+        written.append(word)
+    return written
+
+
+def _installed(name: str) -> bool:
+    return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
 
 
 def _app() -> typer.Typer:
@@ -49,7 +72,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder for the pictures and the page")] = Path("inspector-demo"),
     json: Annotated[bool, typer.Option("--json", help="print data instead of tables")] = False,
 ) -> None:
-    """Load three trained models, judge them on real data, look inside, explain, and judge the explanations.
+    """The whole walk on trained models and real data.
+
+    Loads three trained models, judges them on held-out data, looks inside, explains them by several methods, judges the
+    explanations, and writes pictures and one page.
 
     \b
     inspector demo
@@ -91,7 +117,9 @@ def summary(
     runs: Annotated[int, typer.Option(help="runs for the median time")] = 3,
     json: Annotated[bool, typer.Option("--json", help="print data instead of a table")] = False,
 ) -> None:
-    """Modules in run order: shapes, parameters, multiply-adds, memory and time.
+    """What a model is made of, and what it costs.
+
+    Modules in run order: shapes, parameters, multiply-adds, memory and time; without inputs only what needs no run.
 
     \b
     inspector summary cnn
@@ -113,8 +141,8 @@ def summary(
 def compare(
     model: Annotated[str, typer.Argument(help="cnn, lstm, attention, torchvision:resnet18, package.module:factory")],
     input: Annotated[list[str] | None, typer.Option(help="files, or samples of a task such as digits:0-7")] = None,
-    methods: Annotated[str, typer.Option(help="names with commas between them; inspector methods lists them")] = "",
-    metrics: Annotated[str, typer.Option(help="names with commas between them")] = "",
+    methods: Annotated[list[str] | None, typer.Option(help="names; inspector methods lists them")] = None,
+    metrics: Annotated[list[str] | None, typer.Option(help="names of metrics")] = None,
     target: Annotated[int | None, typer.Option(help="class to explain; the predicted one unless told")] = None,
     layer: Annotated[str | None, typer.Option(help="for methods that need one")] = None,
     weights: Annotated[str | None, typer.Option(help="safetensors file or state dict")] = None,
@@ -122,19 +150,21 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="folder for the record, a picture and a page")] = None,
     json: Annotated[bool, typer.Option("--json", help="print data instead of tables")] = False,
 ) -> None:
-    """Explain the same samples by several methods and judge each beside a random control.
+    """Judge several explanations side by side.
+
+    The same samples are explained by each method, and each is judged beside controls that explain nothing.
 
     \b
-    inspector compare cnn --input digits:0-15 --methods saliency,integrated_gradients,grad_cam
-    inspector compare torchvision:resnet18 --weights resnet18.safetensors --input cat.jpg --input dog.jpg --out pets
+    inspector compare cnn --input digits:0-15 --methods saliency integrated_gradients grad_cam
+    inspector compare torchvision:resnet18 --weights resnet18.safetensors --input cat.jpg dog.jpg --out pets
     """
     from inspector import printing, terminal
     from inspector.metrics import compare as judge
 
     network = terminal.model_from(model, weights)
     samples = terminal.samples_from(input or [], model)
-    chosen: dict[str, Any] = {"methods": methods.split(",")} if methods else {}
-    chosen |= {"metrics": metrics.split(",")} if metrics else {}
+    lists = {"methods": terminal.names(methods), "metrics": terminal.names(metrics)}
+    chosen: dict[str, Any] = {name: words for name, words in lists.items() if words}
     aim = terminal.predicted(network, samples) if target is None else target
     with printing.bar("explaining") as tell:
         found = judge(network, samples, target=aim, layer=layer, seed=seed, progress=printing.steps(tell), **chosen)
@@ -172,7 +202,9 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="look once and leave")] = False,
     json: Annotated[bool, typer.Option("--json", help="print data, once")] = False,
 ) -> None:
-    """Follow a training: its curves, its layers, and what is wrong, by the files that the Monitor writes.
+    """Follow a training, also while it runs.
+
+    Shows its curves, its layers and what is wrong, from the files that a Monitor writes.
 
     \b
     inspector watch runs/first
@@ -193,7 +225,9 @@ def report(
     private: Annotated[bool, typer.Option("--private", help="leave out every input and activation")] = False,
     json: Annotated[bool, typer.Option("--json", help="print data")] = False,
 ) -> None:
-    """Make one page, which needs no network, out of saved records.
+    """Make one page out of saved records.
+
+    It needs no network and holds everything that it shows.
 
     \b
     inspector report comparison.safetensors runs/first --out page.html
@@ -210,7 +244,7 @@ def report(
 def methods(
     json: Annotated[bool, typer.Option("--json", help="print data instead of tables")] = False,
 ) -> None:
-    """The attribution methods and the metrics that there are."""
+    """List the methods and the metrics."""
     from inspector import METHODS, METRICS, printing
 
     if json:

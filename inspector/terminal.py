@@ -207,3 +207,8 @@ def predicted(model: nn.Module, samples: records.Samples) -> Tensor | None:
     with torch.no_grad():
         output = run(model, samples.inputs)
     return output.argmax(1) if isinstance(output, Tensor) and output.dim() == 2 else None
+
+
+def names(words: Sequence[str] | None) -> list[str]:
+    """Names given one by one or with commas between them."""
+    return [name for word in words or [] for name in word.replace(",", " ").split()]

@@ -213,5 +213,5 @@ def test_a_private_page_keeps_the_aggregates(tmp_path):
 
 def made_figure():
     figure = Figure()
-    figure.add_subplot(title="zanzibar").imshow(torch.full((4, 4), MARKED))
+    figure.add_subplot(title="zanzibar").imshow(torch.full((4, 4), MARKED).numpy())
     return figure

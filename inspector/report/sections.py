@@ -105,10 +105,12 @@ def _text(record: str) -> Iterator[Section]:
 
 
 def _figure(record: Any, title: str, private: bool) -> Section:
-    heading = [text.get_text() for text in record.texts[:1]] + [axes.get_title() for axes in record.axes]
-    title = title or next((h for h in [_suptitle(record), *heading] if h), "Figure")
-    left_out = note("A figure of your own may show inputs, so it is left out of a private page.")
-    return Section("", "Figure", title, [left_out if private else picture(record, title)])
+    if private:
+        left_out = note("A figure of your own may show inputs, so it is left out of a private page.")
+        return Section("", "Figure", title or "Figure", [left_out])
+    headings = [str(record.get_suptitle()), *(t.get_text() for t in record.texts), *(ax.get_title() for ax in record.axes)]
+    title = title or next(filter(None, headings), "Figure")
+    return Section("", "Figure", title, [picture(record, title)])
 
 
 def _findings(record: Any, title: str) -> Section:
@@ -161,10 +163,6 @@ def _cell(numbers: frozenset[int], column: int, value: str) -> Html:
 
 def _is_figure(record: Any) -> bool:
     return any(f"{kind.__module__}.{kind.__name__}" == "matplotlib.figure.Figure" for kind in type(record).__mro__)
-
-
-def _suptitle(figure: Any) -> str:
-    return str(figure.get_suptitle())
 
 
 def _are_findings(record: Any) -> bool:
