@@ -1,7 +1,9 @@
 """Attention weights per head, which fused modules hide; and that looking for them changes nothing."""
 
 import copy
+import itertools
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention as kept_by_name
 from torch.utils.checkpoint import checkpoint
 
 from inspector.hooks import capture, live, tap
+from inspector.tensors import walk
 
 torch.set_num_threads(1)
 
@@ -461,3 +464,39 @@ def test_a_compiled_model_is_seen_and_stays_compiled():
         assert len(compiles) == before
         own = next(name for name in store if name.endswith("0") and store[name].attention is not None)
         close(store[own].attention, by_hand(model[0], x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_watching_changes_no_bit_of_any_module_of_pytorch():
+    from torch.testing._internal.common_modules import module_db
+
+    class Root(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *args, **kwargs):
+            return self.inner(*args, **kwargs)
+
+    def run(inner, given, look):
+        root, (args, kwargs) = Root(copy.deepcopy(inner)), copy.deepcopy((given.args, given.kwargs))
+        torch.manual_seed(1)
+        with capture(root, "", what=("attention", "gates")) if look else nullcontext():
+            output = root(*args, **kwargs)
+        return [*(tensor for _, tensor in walk(output)), torch.get_rng_state()]
+
+    seen = set()
+    for info, training, grad in itertools.product(module_db, (True, False), (True, False)):
+        for sample in info.module_inputs_func(info, "cpu", torch.float32, False, training):
+            try:
+                inner = info.module_cls(*sample.constructor_input.args, **sample.constructor_input.kwargs).train(training)
+                with torch.set_grad_enabled(grad):
+                    plain = run(inner, sample.forward_input, False)
+            except (RuntimeError, TypeError, AttributeError, NotImplementedError):
+                continue  # it does not run without us either
+            with torch.set_grad_enabled(grad):
+                watched = run(inner, sample.forward_input, True)
+            torch.testing.assert_close(watched, plain, rtol=0, atol=0, equal_nan=True, msg=info.name)
+            seen.add(info.name)
+    assert len(seen) > 100
