@@ -1,0 +1,136 @@
+"""The tasks with known answers: their answers are right, and the published numbers come out again."""
+
+import pytest
+import torch
+
+from inspector import attribute
+from inspector.metrics.benchmark import Row, arma, gaussian, planted, states, table_of
+from inspector.metrics.benchmark.arma import MIDDLE, SquareSum, judged, run, salience, series
+from inspector.metrics.benchmark.gaussian import FUNCTIONS, Additive, covariance, draw, shapley
+from inspector.metrics.benchmark.states import Size, _states
+from inspector.metrics.benchmark.states import draw as draw_states
+
+
+@pytest.mark.parametrize("kind", ["rare_feature", "rare_time"])
+def test_the_white_box_has_the_salient_set_of_the_paper(kind):
+    mask = salience(kind, 0)
+    rare, middle = (1, 0) if kind == "rare_feature" else (0, 1)  # axes of one series
+    assert mask.shape == (10, 50, 50)
+    assert (mask.flatten(1).sum(1) == 125).all()
+    for each in mask:
+        assert each.any(rare)[MIDDLE].all()
+        assert each.any(rare).sum() == 25
+        assert each.any(middle).sum() == 5
+
+
+def test_the_series_follow_their_recursion():
+    x = series(0)
+    noise = torch.randn(10, 50, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = 20
+    torch.testing.assert_close(x[:, t], (2 * noise[:, t] - 0.5 * x[:, t - 1] - 0.2 * x[:, t - 2] - 0.1 * x[:, t - 3]) / 2)
+    torch.testing.assert_close(x[:, 0], noise[:, 0])
+
+
+def test_the_exact_attribution_of_the_white_box_is_the_square_on_the_salient_set():
+    mask, x = salience("rare_time", 1)[0], series(1)[0]
+    found = attribute(SquareSum(mask), x, method="integrated_gradients").values
+    torch.testing.assert_close(found, x.square() * mask, atol=1e-9, rtol=1e-9)
+
+
+def test_a_perfect_map_of_the_white_box_is_perfect_by_the_papers_numbers():
+    truth = salience("rare_feature", 0)
+    found = judged(truth.double(), truth)
+    assert found["AUP"] == pytest.approx(1, abs=0.51)  # one threshold only, so the area is the step's trapezoid
+    assert found["AUR"] == 1
+    assert found["entropy"] == pytest.approx(0, abs=0.1)
+
+
+def test_one_fold_is_near_the_published_means():
+    found = run("rare_feature", "integrated_gradients", 0)
+    assert found["AUP"] == pytest.approx(1.0, abs=1e-3)
+    assert found["AUR"] == pytest.approx(0.1345, abs=0.03)
+
+
+@pytest.mark.slow
+def test_the_published_rows_of_the_white_box_come_out_again():
+    rows = arma(folds=5)
+    published = [row for row in rows if row.published_spread is not None or row.metric == "AUP"]
+    held = [row for row in published if row.published is not None]
+    assert len(held) >= 8
+    assert all(row.agrees for row in held), table_of(held)
+
+
+def _sampled(parts, x, shared, known, count=200_000):
+    """E[f | known] by drawing from the conditional Gaussian."""
+    sigma, free = covariance(shared), [i for i in range(5) if i not in known]
+    pull = torch.linalg.solve(sigma[known][:, known], sigma[known][:, free]) if known else torch.zeros(0, len(free)).double()
+    spread = sigma[free][:, free] - sigma[free][:, known] @ pull
+    drawn = torch.randn(count, len(free), dtype=torch.float64) @ torch.linalg.cholesky(spread).T + x[known] @ pull
+    whole = x.expand(count, 5).clone()
+    whole[:, free] = drawn
+    return Additive(parts)(whole).mean().item()
+
+
+@pytest.mark.parametrize("name", list(FUNCTIONS))
+@pytest.mark.parametrize("known", [[], [0], [1, 3], [0, 1, 2, 4]])
+def test_conditional_means_equal_sampled_ones(name, known):
+    from inspector.metrics.benchmark.gaussian import _conditional_mean
+
+    x = torch.tensor([[0.7, -0.4, 1.2, -0.9, 0.3]], dtype=torch.float64)
+    exact = _conditional_mean(FUNCTIONS[name], x, 0.5, frozenset(known)).item()
+    assert exact == pytest.approx(_sampled(FUNCTIONS[name], x[0], 0.5, known), abs=0.08)
+
+
+@pytest.mark.parametrize("name", list(FUNCTIONS))
+def test_shapley_values_sum_to_the_difference_and_give_a_null_player_nothing(name):
+    parts, x = FUNCTIONS[name], draw(6, 0.5, 0)
+    values = shapley(parts, x, 0.5)
+    from inspector.metrics.benchmark.gaussian import _conditional_mean
+
+    torch.testing.assert_close(values.sum(1), Additive(parts)(x) - _conditional_mean(parts, x, 0.5, frozenset()))
+    assert shapley(parts, draw(6, 0.0, 0), 0.0)[:, 4].abs().max() < 1e-12
+    assert values[:, 4].abs().max() > 0.01  # correlated, it tells something of the others
+
+
+def test_of_independent_features_a_linear_function_gives_weight_times_value():
+    x = draw(6, 0.0, 1)
+    wanted = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0]) * x
+    torch.testing.assert_close(shapley(FUNCTIONS["linear"], x, 0.0), wanted)
+    found = {row.method: row.mean for row in gaussian((0.0,), samples=20, seeds=1) if row.task.startswith("linear")}
+    assert found["input_x_gradient"] == pytest.approx(1)
+    assert found["saliency"] < 0.5
+
+
+def test_hidden_states_stay_and_change_as_they_should():
+    generator = torch.Generator().manual_seed(0)
+    states_ = _states(400, 200, generator)
+    into = states_[:, 1:][states_[:, :-1] == 0].float().mean().item()
+    assert into == pytest.approx(0.05, abs=0.005)
+    x, labels, salient = draw_states(300, 100, generator)
+    assert x.shape == (300, 100, 3)
+    assert salient.sum(-1).eq(1).all()
+    assert not salient[..., 0].any()
+    assert labels[x[salient].reshape(300, 100) > 1].float().mean() > 0.85
+
+
+def test_a_small_states_run_gives_every_number():
+    size = Size(train=32, test=4, steps=12, hidden=8, epochs=1, ends=3)
+    rows = states(1, size=size, methods={"saliency": {}})
+    assert [row.metric for row in rows] == ["AUP", "AUR", "AUROC", "AUPRC"]
+    assert all(0 <= row.mean <= 1 for row in rows)
+
+
+def test_rows_print_ours_beside_the_published():
+    rows = [Row("task", "method", "AUP", 0.9, 0.01, 0.905, 0.01), Row("task", "method", "AUR", 0.5, 0.01, 0.9, 0.01)]
+    text = table_of(rows)
+    assert "0.9050 +- 0.0100" in text
+    assert "yes" in text
+    assert "NO" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["patches", "steps", "words"])
+def test_some_method_finds_the_planted_evidence_of_every_architecture(name):
+    found = planted((name,), samples=32, metrics=("auroc",))[name]
+    best = max(found.scores[method]["auroc"].mean() for method in found.methods)
+    assert best > found.scores["random"]["auroc"].mean() + 0.1
