@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from inspector.hooks.eager import eager
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import checkpointing
 from inspector.hooks.refusals import refuse_transforms
-from inspector.hooks.select import names, select
+from inspector.hooks.select import find, select
 from inspector.hooks.tap import Frame, mount
 from inspector.sites import Site
 from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, only_tensor, pick, rebuild, shape_text
@@ -50,7 +49,7 @@ class _Editor:
         if not changes:
             raise ValueError("changes is empty: give at least one site and what to put there")
         self.changes = [(_known(model, site), change) for site, change in changes.items()]
-        wanted = {site.path: names(model)[site.path] for site, _ in self.changes}
+        wanted = {site.path: find(model, site.path) for site, _ in self.changes}
         self.modules = select(model, "") | wanted
         self.root = id(self.modules[""])
         self.counts: dict[str, int] = {}
@@ -128,16 +127,16 @@ class _Editor:
     def _note_checkpoint(self, frame: Frame) -> None:
         if frame.again:
             self.pending.discard(frame.path)
-        elif torch.is_grad_enabled() and checkpointing():
+        elif checkpointing():
             self.pending.add(frame.path)
 
 
 def _known(model: nn.Module, site: Site) -> Site:
-    """The site under the name that its module is hooked by; unknown modules and kinds are refused at the door."""
+    """The site; unknown modules and kinds are refused at the door."""
     if site.kind not in ("output", "input"):
         raise ValueError(f"{site}: edit changes 'output' and 'input'; {site.kind!r} is not supported yet")
-    found = select(model, lambda name, module: name == site.path) if site.path in names(model) else select(model, site.path)
-    return site._replace(path=next(iter(found)))
+    find(model, site.path)
+    return site
 
 
 def _leaf_of(value: Any, site: Site, name: str) -> Leaf:

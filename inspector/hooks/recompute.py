@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 import torch
@@ -16,19 +17,23 @@ def recomputing() -> bool:
     the running functions are asked; that is only done during a backward, where there is a task."""
     if torch._C._current_graph_task_id() == -1:
         return False
-    return _running(lambda name: name in ("unpack_hook", "backward", "recompute_fn"))
+    return any(frame.f_code.co_name in ("unpack_hook", "backward", "recompute_fn") for frame in _frames())
 
 
 def checkpointing() -> bool:
-    """True inside checkpointing's first pass, whose calls will run once more during backward."""
-    return _running(lambda name: name in ("forward", "checkpoint"))
+    """True inside checkpointing's first pass, if a backward will run its calls once more."""
+    for frame in _frames():
+        if frame.f_code.co_name == "forward":  # reentrant: gradients are off inside, whatever they were outside
+            return any(frame.f_locals["ctx"].needs_input_grad)
+        if frame.f_code.co_name == "checkpoint":
+            return torch.is_grad_enabled()
+    return False
 
 
-def _running(wanted: object) -> bool:
+def _frames() -> Iterator[FrameType]:
+    """The running functions of torch.utils.checkpoint, innermost first."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        code = frame.f_code
-        if code.co_filename == _FILE and wanted(code.co_name):  # type: ignore[operator]  # a predicate on names
-            return True
+        if frame.f_code.co_filename == _FILE:
+            yield frame
         frame = frame.f_back
-    return False

@@ -44,6 +44,15 @@ def names(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def find(model: nn.Module, name: str) -> nn.Module:
+    """The one module of a name, taken literally; LookupError with near matches where there is none."""
+    refuse_model(model)
+    named = names(model)
+    if name not in named:
+        raise LookupError(_no_match(model, named, name))
+    return named[name]
+
+
 def aliases(named: dict[str, nn.Module], chosen: dict[str, nn.Module]) -> dict[str, str]:
     """Other names of the chosen modules -> the name they were chosen under."""
     name_of = {id(module): name for name, module in chosen.items()}
