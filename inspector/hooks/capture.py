@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inspector.hooks.coverage import cover
-from inspector.hooks.gradients import SEVERAL_RECOMPUTED, Gradients, why_no_gradient
+from inspector.hooks.gradients import OVERWRITTEN, SEVERAL_RECOMPUTED, Gradients, Place, why_no_gradient
 from inspector.hooks.keep import Arriving, Keep, snapshot
 from inspector.hooks.select import Where, aliases, names, select, unwrap
 from inspector.hooks.tap import Frame, Mounted, as_kinds, tapped
@@ -160,16 +160,19 @@ class _Recorder:
     def finish(self, mounted: Mounted) -> None:
         """Say for every gradient that did not come why, and let go of the model."""
         for (path, index, kind), slots in self.expected.items():
-            reasons = {format_leaf(leaf): self._reason(path, slot) for leaf, slot in slots.items() if slot.value is None}
+            empty = [(leaf, slot) for leaf, slot in slots.items() if slot.value is None]
+            reasons = {format_leaf(leaf): self._reason((path, index, kind, leaf), slot) for leaf, slot in empty}
             if reasons:
                 self.store.by_path[path][index].why[kind] = _joined(reasons, len(slots))
         self.expected.clear()
         coverage = cover(self.model, self.chosen, self.before, self.store, mounted)
         self.store.coverage_of = lambda: coverage
 
-    def _reason(self, path: str, slot: Slot) -> str:
-        if path in self.gradients.unclear:
+    def _reason(self, place: Place, slot: Slot) -> str:
+        if place[0] in self.gradients.unclear:
             return SEVERAL_RECOMPUTED
+        if place in self.gradients.overwritten:
+            return OVERWRITTEN
         if slot.passes:
             return DROPPED
         if slot.reason is not None:

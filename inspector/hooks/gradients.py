@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.hooks.recompute import checkpointing
+from inspector.hooks.views import View
 from inspector.sites import Kind
 from inspector.tensors import Leaf, walk
 
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from inspector.hooks.tap import Frame
 
 See = Callable[["Frame", Kind, Leaf, Any], None]
+Arrive = Callable[[Tensor | None], None]
+Place = tuple[str, int, str, Leaf]  # path, call, kind, leaf
 
+OVERWRITTEN = (
+    "view overwritten in place: its own gradient cannot be told from that of the tensor it is a view of; choose the "
+    "modules behind it too (where='*')"
+)
 SEVERAL_RECOMPUTED = (
     "several calls of it were recomputed by reentrant checkpointing, and which one a gradient belongs to cannot be known; "
     "use checkpoint(..., use_reentrant=False)"
@@ -36,6 +43,8 @@ class Gradients:
         self.open = True
         self.arrived = False
         self.unclear: set[str] = set()  # paths whose recomputed calls cannot be told apart
+        self.overwritten: set[Place] = set()  # views whose own gradient is lost in that of what they are a view of
+        self._views: list[tuple[View, Arrive]] = []
         self._waiting: dict[str, list[int]] = {}  # calls without a graph until checkpointing repeats them
         self._handles: list[Any] = []
         self._limit = 1024
@@ -44,9 +53,11 @@ class Gradients:
         """Send the gradient of every tensor in ``value`` to ``see`` whenever a backward pass computes it."""
         if kind == "grad" and not torch.is_grad_enabled() and checkpointing():
             self._waiting.setdefault(frame.path, []).append(frame.index)
-        for leaf, tensor in walk(value):
-            if tensor.requires_grad:
-                self._hook(tensor, partial(see, frame, kind, leaf), id(tensor) not in frame.given)
+        self._follow()
+        wanted = [(leaf, tensor) for leaf, tensor in walk(value) if tensor.requires_grad]
+        for leaf, tensor in wanted:
+            alone = kind == "grad" and len(wanted) == 1 and id(tensor._base) not in frame.given
+            self._hook(tensor, (frame.path, frame.index, kind, leaf), partial(see, frame, kind, leaf), alone)
         self._prune()
 
     def watch_again(self, frame: Frame, output: Any, see: See) -> None:
@@ -63,33 +74,46 @@ class Gradients:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._views.clear()
 
-    def _hook(self, tensor: Tensor, emit: Callable[[Tensor], None], born_here: bool) -> None:
+    def _hook(self, tensor: Tensor, place: Place, emit: Callable[[Tensor], None], alone: bool) -> None:
         fired = [False]
 
         def arrive(grad: Tensor | None) -> None:
             if self.open and grad is not None:  # None: an unused output of a node with several
+                self._follow()
                 self.arrived = fired[0] = True
                 emit(grad)
 
         self._handles.append(torch.Tensor.register_hook(tensor, arrive))  # type: ignore[no-untyped-call]  # untyped in torch
-        if born_here and tensor._is_view() and not tensor.is_inference():
-            self._hook_base(tensor, fired, arrive)
+        if tensor._is_view():
+            self._hook_base(tensor, place, fired, arrive, alone)
 
-    def _hook_base(self, view: Tensor, fired: list[bool], arrive: Callable[[Tensor | None], None]) -> None:
-        """A view that is written in place afterwards leaves the graph, and its hook with it; its base stays."""
-        base = view._base
-        if base is None or not base.requires_grad or not base.is_contiguous() or base.is_leaf:
+    def _hook_base(self, tensor: Tensor, place: Place, fired: list[bool], arrive: Arrive, alone: bool) -> None:
+        """A view that is written to in place leaves the graph, and its hook with it; its base stays. What arrives at the
+        base is the view's own gradient only where nothing else was made of the base, as far as one can know."""
+        view, base = View.of(tensor), tensor._base
+        if view is None or base is None:
             return
-        twin, version = view.detach(), view._version  # detached tensors share the version counter
-        place = (view.shape, view.stride(), view.storage_offset() - base.storage_offset())
+        twin = tensor.detach()  # shares the version counter, and lets go of the graph
 
         def arrive_at_base(grad: Tensor | None) -> None:
-            if grad is not None and not fired[0] and twin._version != version:
-                arrive(grad.contiguous().as_strided(*place))
+            if grad is not None and not fired[0] and twin._version != view.version:
+                if alone and not view.followed:
+                    arrive(view.cut(grad))
+                elif not view.followed:
+                    self.overwritten.add(place)
             fired[0] = False  # the next pass decides anew
 
         self._handles.append(torch.Tensor.register_hook(base, arrive_at_base))  # type: ignore[no-untyped-call]  # as above
+        self._views.append((view, arrive))
+
+    def _follow(self) -> None:
+        """Hook the first write to each view since it was seen; asked at every event, because a write makes no event."""
+        if self._views:
+            written = [(view, arrive) for view, arrive in self._views if view.written()]
+            self._views = [(view, arrive) for view, arrive in self._views if view.waiting()]
+            self._handles += [handle for view, arrive in written if (handle := view.follow(arrive)) is not None]
 
     def _prune(self) -> None:
         """Forget the hooks of graphs that are gone, so that ten thousand steps in one block take no memory."""

@@ -224,7 +224,6 @@ def tapped(
     facets = Facets(modules, kinds) if {"attention", "gates"} & set(kinds) else None
 
     def enter(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        frame.args, frame.kwargs = args, kwargs
         if grad_too:
             frame.given = _versions((args, kwargs))
         if frame.again:
@@ -237,6 +236,7 @@ def tapped(
         if grad_input_too:
             gradients.watch(frame, inputs, "grad_input", see)
         if facets is not None:
+            frame.args, frame.kwargs = args, kwargs
             facets.begin(frame)
 
     def leave(frame: Frame, output: Any) -> None:
@@ -245,6 +245,7 @@ def tapped(
                 gradients.watch_again(frame, output, see)
             return
         found = facets.end(frame, output) if facets is not None else {}
+        frame.args, frame.kwargs = (), {}  # a tensor whose hook knows its own frame would never be freed
         if end is not None:
             end(frame, output)
         if frame.raised is not None:
