@@ -19,7 +19,7 @@ from inspector.tensors import shape_text
 
 PERMUTATIONS = 2000
 CHANCE = 0.05
-SMALL_EFFECT = 0.2  # deviations of the score: below, a difference is of no account (Cohen 1988)
+SMALL_EFFECT = 0.2  # deviations of the score within a class: below, a difference is of no account (Cohen 1988)
 
 Array = NDArray[np.float64]
 
@@ -43,8 +43,9 @@ class Blame(NamedTuple):
         )
 
 
-def blame(attribution: Attribution, groups: Any = None, *, seed: int = 0) -> tuple[Blame, ...]:
-    """The features that set a group apart by more than chance and by 0.2 deviations of the score, the strongest first.
+def blame(attribution: Attribution, groups: Any = None, *, effect: float = SMALL_EFFECT, seed: int = 0) -> tuple[Blame, ...]:
+    """The features that set a group apart by more than chance and by ``effect`` deviations of the score or more,
+    the strongest first.
 
     attribution: of one class for all samples, over rows of features. groups: a column of labels or a dict of them
     (default: those of its samples). Holm's correction holds the chance of any false find at 5 %.
@@ -61,12 +62,12 @@ def blame(attribution: Attribution, groups: Any = None, *, seed: int = 0) -> tup
     corrected = holm(np.array([row[-1] for row in rows])).tolist()
     names = samples.names.get("features") or [f"feature {i}" for i in range(heat.shape[1])]
     found = [Blame(c, g, str(names[i]), d, e, p) for (c, g, i, d, e, _), p in zip(rows, corrected, strict=True)]
-    return tuple(sorted((b for b in found if b.p < CHANCE and abs(b.effect) >= SMALL_EFFECT), key=lambda b: -abs(b.effect)))
+    return tuple(sorted((b for b in found if b.p < CHANCE and abs(b.effect) >= effect), key=lambda b: -abs(b.effect)))
 
 
 def _tested(name: str, members: Mapping[str, Any], heat: Array, strata: Any, seed: int) -> list[tuple[Any, ...]]:
     """For each group and feature: column, group, feature, difference, effect, p; of two groups the first says it all."""
-    random, scale = np.random.default_rng(seed), heat.sum(1).std() or 1.0
+    random, scale = np.random.default_rng(seed), _spread(heat.sum(1), strata)
     found: list[tuple[Any, ...]] = []
     for group, rows in list(members.items())[: -1 if len(members) == 2 else None]:
         inside = np.zeros((1, len(heat)))
@@ -76,6 +77,14 @@ def _tested(name: str, members: Mapping[str, Any], heat: Array, strata: Any, see
         p = (1 + (np.abs(shuffled) >= np.abs(real) - 1e-12).sum(0)) / (1 + PERMUTATIONS)
         found += [(name, group, i, float(real[i]), float(real[i] / scale), float(p[i])) for i in range(len(real))]
     return found
+
+
+def _spread(scores: Array, strata: Any) -> float:
+    """Deviation of the scores within the strata, pooled; 1 where they do not vary."""
+    centred = scores.copy()
+    for stratum in np.unique(strata):
+        centred[strata == stratum] -= scores[strata == stratum].mean()
+    return float(centred.std()) or 1.0
 
 
 def _differences(heat: Array, inside: Array, strata: Any) -> Array:

@@ -54,7 +54,7 @@ def disparities(tested: list[Share], random: np.random.Generator) -> tuple[Dispa
     """For each share that differs more than chance (Holm 1979: 5 % over all that were tested), the group that stands
     out most for the worse; the clearest first."""
     raw = np.array([_p(share, random) for share in tested])
-    found = [_worst(share, p, random) for share, p in zip(tested, _holm(raw), strict=True) if p < CHANCE]
+    found = [_worst(share, p, random) for share, p in zip(tested, holm(raw), strict=True) if p < CHANCE]
     found.sort(key=lambda pair: -pair[0])
     return tuple(disparity for _, disparity in found)
 
@@ -79,7 +79,8 @@ def _p_within(share: Share, code: NDArray[np.intp], random: np.random.Generator)
     return float((1 + (permuted >= observed * (1 - 1e-12)).sum()) / (1 + PERMUTATIONS))
 
 
-def _holm(p: Array) -> Array:
+def holm(p: Array) -> Array:
+    """p values (tests,) corrected for how many there are, by the step-down rule of Holm (1979)."""
     order = np.argsort(p)
     steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
     adjusted = np.empty_like(p)
