@@ -222,12 +222,19 @@ def test_sparse_and_complex_gradients_are_kept_as_they_are():
     assert table(0).shape == (4, 2)
 
 
-def test_a_scaled_gradient_is_kept_as_it_is():
+def test_a_scaled_gradient_is_kept_as_it_is_and_labelled():
     model, x = nn.Linear(3, 3), torch.randn(2, 3)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     with grads(model) as store:
         scaler.scale(model(x).sum()).backward()
+        plain = torch.amp.GradScaler.scale
     assert store[""].grad.eq(1024).all()
+    assert "scaled by GradScaler (1024x)" in store[""].why["grad"]
+    assert "GradScaler" in store.coverage[""].notes["grad"]
+    assert torch.amp.GradScaler.scale is plain.__wrapped__
+    with grads(model) as store:
+        model(x).sum().backward()
+    assert "grad" not in store[""].why
 
 
 def test_two_names_for_one_module_find_one_value():

@@ -210,7 +210,7 @@ def awkward():
             "float8": torch.ones(3).to(torch.float8_e5m2),
             "sparse": torch.eye(3).to_sparse(),
             "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
-            "meta": torch.ones(2, device="meta"),
+            "origin": torch.ones(2, device="meta"),
             "nothing": None,
             "text": "</script><img onerror=alert(1)>",
         }
@@ -245,7 +245,7 @@ def test_a_thousand_calls_are_printed_in_part():
         [],
         {},
         {"kinds": 3},
-        {"kinds": ["output"], "aliases": {}, "model": "", "meta": {}, "calls": [{}], "coverage": {}},
+        {"kinds": ["output"], "aliases": {}, "model": "", "origin": {}, "calls": [{}], "coverage": {}},
     ],
 )
 def test_a_file_that_lacks_what_a_store_holds_is_refused(tree, tmp_path):

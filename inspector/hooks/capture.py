@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from inspector.hooks.coverage import cover
 from inspector.hooks.gradients import OVERWRITTEN, SEVERAL_RECOMPUTED, Gradients, Place, why_no_gradient
 from inspector.hooks.keep import Arriving, Keep, snapshot
+from inspector.hooks.scaled import label, listening
 from inspector.hooks.select import Where, aliases, names, select, unwrap
 from inspector.hooks.tap import Frame, Mounted, as_kinds, tapped
+from inspector.provenance import provenance
 from inspector.records.store import Call, Store
 from inspector.sites import Kind, Site
 from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, nbytes, rebuild, walk
@@ -48,20 +51,24 @@ def capture(
     """
     chosen = select(model, where)
     recorder = _Recorder(model, chosen, as_kinds(what), keep, _bytes(budget))
-    with tapped(
-        chosen,
-        recorder.see,
-        recorder.kinds,
-        gradients=recorder.gradients,
-        begin=recorder.begin,
-        end=recorder.end,
-        lacks=recorder.lacks,
-    ) as mounted:
+    wants_gradients = {"grad", "grad_input"} & set(recorder.kinds)
+    with (
+        listening() if wants_gradients else nullcontext([]) as scales,
+        tapped(
+            chosen,
+            recorder.see,
+            recorder.kinds,
+            gradients=recorder.gradients,
+            begin=recorder.begin,
+            end=recorder.end,
+            lacks=recorder.lacks,
+        ) as mounted,
+    ):
         recorder.follow(mounted)
         try:
             yield recorder.store
         finally:
-            recorder.finish(mounted)
+            recorder.finish(mounted, label(scales))
 
 
 class Slot(Placeholder):
@@ -88,6 +95,8 @@ class _Recorder:
         self.model, self.chosen, self.kinds, self.keep, self.budget = model, chosen, kinds, keep, budget
         self.before = names(model)
         self.store = Store(kinds, aliases=aliases(self.before, chosen), model=type(unwrap(model)).__qualname__)
+        origin = weakref.ref(model)  # a Store must not keep the model alive
+        self.store.origin_of = lambda: provenance(there) if (there := origin()) is not None else {}
         self.gradients = Gradients()
         self.expected: dict[tuple[str, int, str], dict[Leaf, Slot]] = {}
         self.sizes: dict[str, int] = {}
@@ -138,7 +147,7 @@ class _Recorder:
     def _kept(self, tensor: Tensor, frame: Frame, kind: Kind, leaf: Leaf) -> Any:
         kept = self.keep(tensor)
         if kept is None:
-            frame.scratch.why[kind] = DROPPED
+            self.store.by_path[frame.path][frame.index].why[kind] = DROPPED
         if self.budget is not None:
             self._count(_size(kept), Site(frame.path, frame.index, kind, leaf))
         return kept
@@ -157,13 +166,16 @@ class _Recorder:
             "Choose fewer modules (where=), keep less of each (keep=), or raise budget="
         )
 
-    def finish(self, mounted: Mounted) -> None:
+    def finish(self, mounted: Mounted, scaled: str | None) -> None:
         """Say for every gradient that did not come why, and let go of the model."""
         for (path, index, kind), slots in self.expected.items():
             empty = [(leaf, slot) for leaf, slot in slots.items() if slot.value is None]
             reasons = {format_leaf(leaf): self._reason((path, index, kind, leaf), slot) for leaf, slot in empty}
+            why = self.store.by_path[path][index].why
             if reasons:
-                self.store.by_path[path][index].why[kind] = _joined(reasons, len(slots))
+                why[kind] = _joined(reasons, len(slots))
+            if scaled is not None and len(empty) < len(slots):
+                why[kind] = "; ".join(filter(None, [why.get(kind), scaled]))
         self.expected.clear()
         coverage = cover(self.model, self.chosen, self.before, self.store, mounted)
         self.store.coverage_of = lambda: coverage

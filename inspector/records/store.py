@@ -79,7 +79,7 @@ class Store(Saved, Mapping[str, Call]):
     def __init__(self, kinds: tuple[Kind, ...], *, aliases: Mapping[str, str] | None = None, model: str = "") -> None:
         self.kinds, self.model = kinds, model
         self.aliases = dict(aliases or {})  # other names of a shared module -> the name its calls are kept under
-        self.meta: dict[str, Any] = {}
+        self.origin_of: Any = dict  # the model's class, checksum and versions, worked out when the store is saved
         self.by_path: dict[str, list[Call]] = {}
         self._order: list[Call] = []
         self.coverage_of: Any = lambda: Coverage({})
@@ -94,6 +94,11 @@ class Store(Saved, Mapping[str, Call]):
     def coverage(self) -> Coverage:
         """For every chosen module how often it ran, and why a value is missing."""
         return self.coverage_of()  # type: ignore[no-any-return]  # set by the maker
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Class, parameter checksum and versions of the model as it is now; of a loaded store, as it was when saved."""
+        return self.origin_of()  # type: ignore[no-any-return]  # set by the maker
 
     def calls(self, path: str) -> list[Call]:
         """Every call of one module, in order; KeyError with near matches where there is none."""
@@ -185,13 +190,14 @@ class Store(Saved, Mapping[str, Call]):
             for call in self._order
         ]
         coverage = {path: tuple(status) for path, status in self.coverage.items()}
-        head = {"kinds": self.kinds, "aliases": self.aliases, "model": self.model, "meta": self.meta}
+        head = {"kinds": self.kinds, "aliases": self.aliases, "model": self.model, "origin": self.origin}
         return head | {"calls": calls, "coverage": coverage}
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> Store:
         store = cls(tuple(tree["kinds"]), aliases=tree["aliases"], model=tree["model"])
-        store.meta = tree["meta"]
+        origin = tree["origin"]
+        store.origin_of = lambda: origin
         for saved in tree["calls"]:
             call = store.add(Call(Site(*saved["site"]), saved["module"], store.kinds, saved["parent"]))
             call.values, call.why, call.ended = saved["values"], saved["why"], True
