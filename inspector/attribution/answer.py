@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inspector.attribution import explained
-from inspector.attribution.methods import Method, of_function
+from inspector.attribution.methods import Method, of_function, options_of
 from inspector.attribution.places import known
 from inspector.attribution.question import Question
 from inspector.attribution.seen import Seen
@@ -178,9 +179,11 @@ def _at_slots(
 ) -> tuple[Any, Any, Tensor | None]:
     assert row.run is not None
     _explain_inputs(question, explain, layer)
-    if row.baselines or baselines is not None:
+    if row.baselines == "data" and baselines is None:
+        question.baselines = question.values
+    elif row.baselines or baselines is not None:
         question.baselines = explained.baselines_for(
-            question, baselines, at_layer=layer is not None, several=row.baselines == "distribution"
+            question, baselines, at_layer=layer is not None, several=row.baselines in ("distribution", "data")
         )
     found = row.run(question, **options)
     values, delta = found if len(found) == 2 and isinstance(found[0], tuple) else (found, None)
@@ -218,13 +221,15 @@ def _choose(found: Mapping[Site, Seen], site: Site) -> Seen:
 
 
 def _see(row: Method, options: Mapping[str, Any]) -> Callable[..., dict[Site, Seen]]:
+    """The pass over layers, with the options that are its own."""
     assert row.see is not None
-    return row.see
+    return partial(row.see, **{name: value for name, value in options.items() if name in options_of(row.see)})
 
 
 def _finish(row: Method, seen: Seen, options: Mapping[str, Any]) -> Tensor:
     assert row.at_layer is not None
-    value: Tensor = row.at_layer(seen, **options)
+    own = {name: value for name, value in options.items() if name in options_of(row.at_layer)}
+    value: Tensor = row.at_layer(seen, **own)
     return value.detach()
 
 

@@ -36,8 +36,10 @@ def distribution(given: Any, value: Tensor, positions: Axes, name: str) -> Tenso
     """Baselines (n, ...) to average over: a tensor of reference samples, or one baseline in any other form."""
     if isinstance(given, Tensor) and given.dim() == value.dim() and given.shape[1:] == value.shape[1:]:
         return given.detach().to(value)
-    return make(given, value, positions, name)[:1] if given is None or isinstance(given, (int, float)) else make(
-        given, value, positions, name
+    return (
+        make(given, value, positions, name)[:1]
+        if given is None or isinstance(given, (int, float))
+        else make(given, value, positions, name)
     )
 
 

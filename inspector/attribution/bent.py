@@ -16,7 +16,15 @@ from torch.overrides import TorchFunctionMode
 
 Back = Callable[[Tensor], Sequence[Tensor | None]]
 
-_SAME = {"multiply": "mul", "true_divide": "div", "truediv": "div", "rmul": "mul", "imul": "mul", "rpow": "pow", "ipow": "pow"}
+_SAME = {
+    "multiply": "mul",
+    "true_divide": "div",
+    "truediv": "div",
+    "rmul": "mul",
+    "imul": "mul",
+    "rpow": "pow",
+    "ipow": "pow",
+}
 
 
 class Bent(torch.autograd.Function):
@@ -57,9 +65,11 @@ class Called:
 
 
 class Bending(TorchFunctionMode):
-    """Sends every call of a function in ``rules`` to ``bend``, and runs every one in ``composites`` as what it is made of."""
+    """Sends every call of a function in ``rules`` to ``bend``; those in ``composites`` run as what they are made of."""
 
-    def __init__(self, bend: Callable[[Called], Any], rules: Any, composites: dict[str, Callable[..., Any]] | None = None) -> None:
+    def __init__(
+        self, bend: Callable[[Called], Any], rules: Any, composites: dict[str, Callable[..., Any]] | None = None
+    ) -> None:
         super().__init__()
         self.bend, self.rules, self.composites = bend, rules, composites or {}
 
@@ -83,7 +93,9 @@ def plain_name(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
     special = name.startswith("__")
     in_place = (name.endswith("_") and not special) or name in ("__imul__", "__itruediv__", "__ipow__", "__idiv__")
     bare = name.strip("_")
-    flag = kwargs.get("inplace", False) or (bare in ("relu", "relu6", "silu", "hardswish") and len(args) > 1 and args[1] is True)
+    flag = kwargs.get("inplace", False) or (
+        bare in ("relu", "relu6", "silu", "hardswish") and len(args) > 1 and args[1] is True
+    )
     return _SAME.get(bare, bare), in_place or bool(flag)
 
 

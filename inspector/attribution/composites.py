@@ -64,7 +64,7 @@ def max_along(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     top = maximum_along(x, dim, keepdim)
     if top is NotImplemented:
         return top
-    return torch.return_types.max((top, x.detach().argmax(dim, keepdim)))  # type: ignore[arg-type]  # a struct sequence
+    return torch.return_types.max((top, x.detach().argmax(dim, keepdim)))
 
 
 def scaled_dot_product_attention(
@@ -123,7 +123,7 @@ def _spread(mask: Tensor | None, q: Tensor, heads: int) -> Tensor | None:
 
 
 def lstm(x: Tensor, state: Any, weights: Any, biases: Any, *options: Any) -> Any:
-    if isinstance(weights, Tensor) or len(weights) and weights[0].shape[0] != 4 * state[0].shape[-1]:
+    if isinstance(weights, Tensor) or (len(weights) and weights[0].shape[0] != 4 * state[0].shape[-1]):
         return NotImplemented  # packed sequences and projections
 
     def cell(gates: Tensor, h: Tensor, c: Tensor, weight: Tensor, bias: Any) -> tuple[Tensor, ...]:
@@ -164,7 +164,7 @@ def _elman(function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
 
 
 def _recurrent(x: Tensor, state: Any, weights: Any, biases: bool, options: Any, step: Callable[..., Any]) -> Any:
-    """Every layer and direction, step by step; torch's argument order (layers, dropout, training, both ways, batch first)."""
+    """Every layer and direction, step by step. options: layers, dropout, training, bidirectional, batch_first."""
     layers, _, _, both, batch_first = options
     x = x.transpose(0, 1) if batch_first else x
     ways, per, last = 1 + both, 4 if biases else 2, []
@@ -195,8 +195,20 @@ def gru_cell(x: Tensor, h: Tensor, w_in: Tensor, w_state: Tensor, b_in: Any = No
 
 
 COMPOSITES: dict[str, Callable[..., Any]] = {
-    **{"div": div, "rdiv": rdiv, "rtruediv": rdiv, "layer_norm": layer_norm, "group_norm": group_norm, "rms_norm": rms_norm},
-    **{"max": max_along, "amax": maximum_along, "scaled_dot_product_attention": scaled_dot_product_attention},
-    **{"multi_head_attention_forward": multi_head_attention_forward, "lstm": lstm, "gru": gru, "lstm_cell": lstm_cell},
-    **{"rnn_tanh": _elman(torch.tanh), "rnn_relu": _elman(torch.relu), "gru_cell": gru_cell},
+    "div": div,
+    "rdiv": rdiv,
+    "rtruediv": rdiv,
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "rms_norm": rms_norm,
+    "max": max_along,
+    "amax": maximum_along,
+    "scaled_dot_product_attention": scaled_dot_product_attention,
+    "multi_head_attention_forward": multi_head_attention_forward,
+    "lstm": lstm,
+    "gru": gru,
+    "lstm_cell": lstm_cell,
+    "rnn_tanh": _elman(torch.tanh),
+    "rnn_relu": _elman(torch.relu),
+    "gru_cell": gru_cell,
 }

@@ -102,8 +102,8 @@ def at_site(question: Question, site: Site) -> tuple[Slot, Tensor]:
 
 
 def axis_at(question: Question, module: nn.Module, site: Site, value: Tensor) -> int:
-    def again() -> Tensor:
-        rows = torch.tensor([*range(question.size), 0])
+    def again(n: int) -> Tensor:
+        rows = torch.arange(n) % question.size
         return at(_pass(question, [site.path], (site.kind,), rows), site)[1]
 
     return batch_axis(module, site, value, question.size, again)

@@ -63,7 +63,7 @@ class Lockstep:
         with torch.no_grad():
             value = call.run(*here)
         back = RULES[call.name](call, here, step.operands, value, step.output)
-        return call.answer(Bent.apply(value, back, *call.operands))  # type: ignore[no-untyped-call]  # torch's own
+        return call.answer(Bent.apply(value, back, *call.operands))
 
     def _step(self, call: Called) -> Step:
         step = self.steps[self.next] if self.next < len(self.steps) else None

@@ -23,7 +23,8 @@ class Method:
     layers. see: the pass that fills a Seen. check: raises before any work where the method is not valid on a model.
 
     complete: the values sum to the difference of outputs. signed: negative values mean evidence against.
-    baselines: it compares with a baseline; "distribution" where that may be several.
+    baselines: it compares with a baseline; "distribution" where that may be several, "data" where it is the batch unless
+    one is given.
     """
 
     run: Callable[..., Any] | None = None
@@ -33,7 +34,7 @@ class Method:
     needs: str = "gradient"
     complete: bool = False
     signed: bool = True
-    baselines: bool | Literal["distribution"] = False
+    baselines: bool | Literal["distribution", "data"] = False
     passes: str = ""
     captum: str = ""
     paper: str = ""
@@ -46,9 +47,14 @@ class Method:
         functions = [f for f in (self.run, self.at_layer, self.see) if f is not None]
         found: dict[str, Any] = {}
         for function in functions:
-            parameters = list(inspect.signature(function).parameters.values())[1:]
-            found |= {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _INTERNAL}
+            found |= options_of(function)
         return found
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The keyword-only parameters of a method's function, with their defaults."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _INTERNAL}
 
 
 class Methods(MutableMapping[str, Method]):

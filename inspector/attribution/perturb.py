@@ -23,20 +23,20 @@ def occlusion(question: Question, *, sliding_window_shapes: Any = None, strides:
     sliding_window_shapes: without the batch axis, one per explained input; by default every channel and about a seventh
     of each axis of positions. strides: by default half a window.
     """
-    windows = [_window(shape, slot, v) for shape, slot, v in _each(question, sliding_window_shapes)]
-    steps = [_steps(given, w) for (given, _, _), w in zip(_each(question, strides), windows, strict=True)]
+    windows = [_window(shape, slot, v) for shape, slot, v in each(question, sliding_window_shapes)]
+    steps = [_steps(given, w) for (given, _, _), w in zip(each(question, strides), windows, strict=True)]
     masks = [_windows(v, w, s) for v, w, s in zip(question.values, windows, steps, strict=True)]
-    return _taken_away(question, masks, average=True)
+    return taken_away(question, masks, average=True)
 
 
 def feature_ablation(question: Question, *, feature_mask: Any = None) -> Values:
     """The score lost when a feature is replaced by the baseline. feature_mask: integers like one sample's values (or the
     batch's), the elements of one number are one feature; by default every element is a feature of its own."""
-    masks = [_groups(v, mask) for mask, _, v in _each(question, feature_mask)]
-    return _taken_away(question, masks, average=False)
+    masks = [_groups(v, mask) for mask, _, v in each(question, feature_mask)]
+    return taken_away(question, masks, average=False)
 
 
-def _taken_away(question: Question, masks: Sequence[Callable[[], Iterator[Mask]]], *, average: bool) -> Values:
+def taken_away(question: Question, masks: Sequence[Callable[[], Iterator[Mask]]], *, average: bool) -> Values:
     with torch.no_grad():
         whole = question.weighed(question.values)
         return tuple(_one_slot(question, i, make, whole, average) for i, make in enumerate(masks))
@@ -75,7 +75,7 @@ def chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _each(question: Question, given: Any) -> list[tuple[Any, Slot, Tensor]]:
+def each(question: Question, given: Any) -> list[tuple[Any, Slot, Tensor]]:
     """An option per slot: one for all, or a tuple or dict of one each."""
     count = len(question.slots)
     several = count > 1 and isinstance(given, (tuple, list)) and len(given) == count

@@ -74,14 +74,14 @@ def at(seen: Calls, site: Site) -> tuple[Site, Tensor, nn.Module]:
     raise LookupError(f"{site} did not happen: {site.path!r} ran {len(calls)} times, counted from 0")
 
 
-def batch_axis(module: nn.Module, site: Site, value: Tensor, size: int, again: Callable[[], Tensor]) -> int:
-    """Which axis of ``value`` is the batch; ``again()`` is the same value for one sample more, asked where shapes do not
-    tell. Raises ValueError where no axis is."""
+def batch_axis(module: nn.Module, site: Site, value: Tensor, size: int, again: Callable[[int], Tensor]) -> int:
+    """Which axis of ``value`` is the batch; ``again(n)`` is the same value for n samples, asked where shapes do not tell.
+    Raises ValueError where no axis is."""
     if value.dim() and value.shape[0] == size and (isinstance(module, _BATCH_FIRST) or value.dim() == 1):
         return 0
     axes = [axis for axis, n in enumerate(value.shape) if n == size]
     if len(axes) > 1:
-        other = again()
+        other = again(size + 1)
         axes = [axis for axis in axes if other.dim() == value.dim() and other.shape[axis] == size + 1]
     if len(axes) != 1:
         raise ValueError(

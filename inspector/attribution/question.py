@@ -144,9 +144,9 @@ class Question:
         """How many copies of the batch fit into one pass within the budget."""
         return max(1, self.budget // (self.size * max(1, self.bytes_per_example)))
 
-    def parts(self, count: int, least: int = 1) -> Iterator[tuple[int, int]]:
-        """(start, length) of runs of at most as many copies of the batch as fit into one pass."""
-        size = max(least, self.copies())
+    def parts(self, count: int, copies: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, length) of runs of at most ``copies`` copies of the batch, by default as many as fit into one pass."""
+        size = copies or self.copies()
         return ((start, min(size, count - start)) for start in range(0, count, size))
 
     def run(self, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Any:

@@ -65,7 +65,8 @@ def layers_deep_lift(question: Question, where: Where, *, kinds: Sequence[Kind] 
 def _difference(question: Question, here: Pass, there: Pass, site: Site, axis: int) -> Seen:
     seen = here.seen(question.model, site, axis)
     seen.activation = seen.activation - there.look.values[site].movedim(axis, 0)
-    assert here.score is not None and there.score is not None
+    assert here.score is not None
+    assert there.score is not None  # both were scored
     seen.delta = total((seen.activation * seen.grad,)) - (here.score - there.score)
     return seen
 
@@ -87,7 +88,7 @@ def _at_relus(question: Question, name: str, rule: Callable[[Tensor, Tensor], Te
         met.append(call.name)
         x = call.operands[0].detach().clone()
         value = F.relu(x)
-        return call.answer(Bent.apply(value, lambda gradient: [rule(gradient, x)], *call.operands))  # type: ignore[no-untyped-call]  # torch's own
+        return call.answer(Bent.apply(value, lambda gradient: [rule(gradient, x)], *call.operands))
 
     values = question.fresh()
     with Bending(bend, ("relu",)):

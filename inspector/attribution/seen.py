@@ -109,19 +109,19 @@ class Axis:
 
     def __init__(self, question: Question, where: Where, kinds: Sequence[Kind]) -> None:
         self.question, self.where, self.kinds = question, where, kinds
-        self.other: dict[Site, Tensor] | None = None
+        self.others: dict[int, dict[Site, Tensor]] = {}
 
     def of(self, seen: Pass, site: Site) -> int:
-        return batch_axis(seen.look.modules[site], site, seen.look.values[site], seen.rows, lambda: self._again(site))
+        return batch_axis(seen.look.modules[site], site, seen.look.values[site], seen.rows, lambda n: self._again(n)[site])
 
-    def _again(self, site: Site) -> Tensor:
-        if self.other is None:
+    def _again(self, n: int) -> dict[Site, Tensor]:
+        if n not in self.others:
             look = Look(gradient=False)
-            rows = torch.tensor([*range(self.question.size), 0])
+            rows = torch.arange(n) % self.question.size
             with tap(self.question.model, self.where, look.see, what=self.kinds), torch.no_grad():
                 self.question.run({}, rows)
-            self.other = look.values
-        return self.other[site]
+            self.others[n] = look.values
+        return self.others[n]
 
 
 def once(

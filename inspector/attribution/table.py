@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from inspector.attribution import cams, gradients, perturb, rules
+from torch import Tensor
+
+from inspector.attribution import cams, games, gradients, noise, paths, perturb, rules
 from inspector.attribution.methods import Method, Methods
 from inspector.attribution.seen import once
 
 _look = partial(once, gradient=False)
+
+
+def _layer(function: Callable[..., Tensor], see: Callable[..., Any] = once, **about: Any) -> Method:
+    """A method that is a function of what one pass over all layers saw."""
+    about = {"needs": "activation + gradient", "passes": "1 + 1"} | about
+    return Method(at_layer=function, see=see, explains="layer", **about)
+
 
 METHODS = Methods(
     {
@@ -27,6 +38,28 @@ METHODS = Methods(
             passes="2 + 1",
             captum="IntegratedGradients",
             paper="Sundararajan 2017",
+        ),
+        "smooth_grad": Method(
+            noise.smooth_grad, explains="both", passes="2 + 1", captum="NoiseTunnel", paper="Smilkov 2017"
+        ),
+        "gradient_shap": Method(
+            noise.gradient_shap,
+            explains="both",
+            needs="path",
+            baselines="distribution",
+            passes="2 + 1",
+            captum="GradientShap",
+            paper="Lundberg 2017",
+            limits="complete in the limit of many samples only",
+        ),
+        "expected_gradients": Method(
+            noise.expected_gradients,
+            explains="both",
+            needs="path",
+            baselines="data",
+            passes="2 + 1",
+            paper="Erion 2021",
+            limits="complete in the limit of many samples only; without baselines, they are drawn from the batch",
         ),
         "deep_lift": Method(
             rules.deep_lift,
@@ -72,30 +105,77 @@ METHODS = Methods(
             passes="batched",
             captum="FeatureAblation",
         ),
-        "activation": Method(
-            at_layer=cams.activation,
-            see=_look,
-            explains="layer",
-            needs="activation",
-            passes="1 + 0",
-            captum="LayerActivation",
+        "feature_permutation": Method(
+            games.feature_permutation,
+            explains="both",
+            needs="perturbation",
+            passes="batched",
+            captum="FeaturePermutation",
+            paper="Fisher 2019",
+            limits="needs a batch of at least 2",
         ),
-        "gradient_x_activation": Method(
-            at_layer=cams.gradient_x_activation,
-            see=once,
-            explains="layer",
-            needs="activation + gradient",
-            passes="1 + 1",
-            captum="LayerGradientXActivation",
+        "shapley_value_sampling": Method(
+            games.shapley_value_sampling,
+            explains="both",
+            needs="perturbation",
+            complete=True,
+            baselines=True,
+            passes="batched",
+            captum="ShapleyValueSampling",
+            paper="Castro 2009",
         ),
-        "grad_cam": Method(
-            at_layer=cams.grad_cam,
-            see=once,
-            explains="layer",
-            needs="activation + gradient",
-            passes="1 + 1",
-            captum="LayerGradCam",
-            paper="Selvaraju 2017",
+        "kernel_shap": Method(
+            games.kernel_shap,
+            explains="both",
+            needs="perturbation",
+            complete=True,
+            baselines=True,
+            passes="batched",
+            captum="KernelShap",
+            paper="Lundberg 2017",
+        ),
+        "lime": Method(
+            games.lime,
+            explains="both",
+            needs="perturbation",
+            baselines=True,
+            passes="batched",
+            captum="Lime",
+            paper="Ribeiro 2016",
+        ),
+        "rise": Method(
+            games.rise,
+            explains="both",
+            needs="perturbation",
+            baselines=True,
+            passes="batched",
+            paper="Petsiuk 2018",
+        ),
+        "activation": _layer(cams.activation, _look, needs="activation", passes="1 + 0", captum="LayerActivation"),
+        "gradient_x_activation": _layer(cams.gradient_x_activation, captum="LayerGradientXActivation"),
+        "grad_cam": _layer(cams.grad_cam, captum="LayerGradCam", paper="Selvaraju 2017"),
+        "grad_cam_plus_plus": _layer(cams.grad_cam_plus_plus, paper="Chattopadhyay 2018"),
+        "hires_cam": _layer(cams.hires_cam, paper="Draelos 2020"),
+        "layer_cam": _layer(cams.layer_cam, paper="Jiang 2021"),
+        "x_grad_cam": _layer(cams.x_grad_cam, paper="Fu 2020"),
+        "eigen_cam": _layer(cams.eigen_cam, _look, needs="activation", passes="1 + 0", paper="Muhammad 2020"),
+        "conductance": _layer(
+            paths.flown,
+            paths.conductance,
+            needs="path",
+            baselines=True,
+            passes="2 + 1",
+            captum="LayerConductance",
+            paper="Dhamdhere 2018",
+        ),
+        "internal_influence": _layer(
+            paths.flown,
+            paths.internal_influence,
+            needs="path",
+            baselines=True,
+            passes="2 + 1",
+            captum="InternalInfluence",
+            paper="Leino 2018",
         ),
     }
 )
