@@ -210,7 +210,7 @@ def awkward():
             "float8": torch.ones(3).to(torch.float8_e5m2),
             "sparse": torch.eye(3).to_sparse(),
             "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
-            "origin": torch.ones(2, device="meta"),
+            "meta": torch.ones(2, device="meta"),
             "nothing": None,
             "text": "</script><img onerror=alert(1)>",
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,19 +51,17 @@ def capture(
     """
     chosen = select(model, where)
     recorder = _Recorder(model, chosen, as_kinds(what), keep, _bytes(budget))
-    wants_gradients = {"grad", "grad_input"} & set(recorder.kinds)
-    with (
-        listening() if wants_gradients else nullcontext([]) as scales,
-        tapped(
-            chosen,
-            recorder.see,
-            recorder.kinds,
-            gradients=recorder.gradients,
-            begin=recorder.begin,
-            end=recorder.end,
-            lacks=recorder.lacks,
-        ) as mounted,
-    ):
+    scaling: AbstractContextManager[list[Tensor]] = listening() if recorder.wants_gradients else nullcontext([])
+    tapping = tapped(
+        chosen,
+        recorder.see,
+        recorder.kinds,
+        gradients=recorder.gradients,
+        begin=recorder.begin,
+        end=recorder.end,
+        lacks=recorder.lacks,
+    )
+    with scaling as scales, tapping as mounted:
         recorder.follow(mounted)
         try:
             yield recorder.store
@@ -97,6 +95,7 @@ class _Recorder:
         self.store = Store(kinds, aliases=aliases(self.before, chosen), model=type(unwrap(model)).__qualname__)
         origin = weakref.ref(model)  # a Store must not keep the model alive
         self.store.origin_of = lambda: provenance(there) if (there := origin()) is not None else {}
+        self.wants_gradients = bool({"grad", "grad_input"} & set(kinds))
         self.gradients = Gradients()
         self.expected: dict[tuple[str, int, str], dict[Leaf, Slot]] = {}
         self.sizes: dict[str, int] = {}
