@@ -51,6 +51,11 @@ class Boundary:
         """The number of the step that what is measured now belongs to."""
         return self.count if self.waiting is not None else self.count + 1
 
+    @property
+    def alone(self) -> bool:
+        """Has only one optimizer been seen?"""
+        return len(self.known) == 1
+
     def mine(self, optimizer: Optimizer) -> bool:
         """Is it one that was given, or, where none was, one that steps a parameter of the model?"""
         if optimizer in self.known or self.given:

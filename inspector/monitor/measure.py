@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from inspector.monitor.arrival import Array
-from inspector.monitor.table import Table, Ticket, flat
+from inspector.monitor.table import Entry, Table, Ticket, flat
 
 
 class Place(NamedTuple):
-    """Where a value's numbers are: which table, which slot."""
+    """Where a value's numbers are."""
 
-    device: torch.device
-    slot: int
+    table: Table
+    entry: Entry
 
 
 class Call(NamedTuple):
@@ -53,26 +53,35 @@ class Measure:
 
     def row(self, kind: str, name: str) -> int:
         """The number of a row; a new row is measured the careful way until its spread is known."""
-        key = (kind, name)
-        if key not in self.ids:
-            self.ids[key] = len(self.rows)
-            self.rows.append(key)
-        return self.ids[key]
+        row = self.ids.get((kind, name))
+        if row is None:
+            row = self.ids[kind, name] = len(self.rows)
+            self.rows.append((kind, name))
+        return row
 
     def table(self, device: torch.device) -> Table:
-        if device not in self.tables:
-            self.tables[device] = Table(device)
-        return self.tables[device]
+        table = self.tables.get(device)
+        if table is None:
+            table = self.tables[device] = Table(device)
+        return table
 
-    def put(self, kind: str, name: str, tensor: Tensor, at: int | None = None) -> tuple[Place, int] | None:
-        """Reduce a tensor into its row; its place and number of elements, None where there is nothing to reduce."""
+    def put(self, kind: str, name: str, tensor: Tensor, at: int | None = None) -> Place | None:
+        """Reduce a tensor into its row; None where there is nothing to reduce."""
         value = flat(tensor)
         if value is None:
             return None
-        row = self.row(kind, name)
-        careful = row not in self.lean
-        slot = self.table(value.device).write(row, value, careful=careful, sample=self.sampling, at=at)
-        return Place(value.device, slot), value.numel()
+        row, table = self.row(kind, name), self.table(value.device)
+        entry = table.write(row, value, careful=row not in self.lean, sample=self.sampling, at=at)
+        return None if entry is None else Place(table, entry)
+
+    def put_range(self, tensor: Tensor) -> Place | None:
+        """Only whether it is finite, in no row."""
+        value = flat(tensor)
+        if value is None:
+            return None
+        table = self.table(value.device)
+        entry = table.write_range(value)
+        return None if entry is None else Place(table, entry)
 
     def learn(self, rows: set[int], careful: set[int]) -> None:
         """Which of the measured rows can do with plain squares."""

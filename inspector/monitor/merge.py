@@ -29,16 +29,18 @@ class Merged(NamedTuple):
 
 def merge(ticket: Ticket) -> Merged:
     """The statistics of every row in a ticket, in order of row number."""
-    entries = np.array(ticket.entries, dtype=np.int64).reshape(-1, 3)
+    entries = np.array(ticket.entries, dtype=np.int64).reshape(-1, 4)
     numbers = ticket.numbers.numpy().astype(np.float64)[entries[:, 1]]
+    numbers[:, SHIFT] = np.where(entries[:, 3], numbers[:, SHIFT], 0.0)
     order = np.argsort(entries[:, 0], kind="stable")
     rows, n, numbers = entries[order, 0], entries[order, 2].astype(np.float64), numbers[order]
     first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]]) if len(rows) else np.array([], dtype=np.int64)
+    shifted = entries[order, 3].astype(np.bool_)
     with np.errstate(all="ignore"):
-        return _merge(rows[first], first, n, numbers)
+        return _merge(rows[first], first, n, numbers, shifted)
 
 
-def _merge(rows: Array, first: Array, n: Array, numbers: Array) -> Merged:
+def _merge(rows: Array, first: Array, n: Array, numbers: Array, shifted: Array) -> Merged:
     if not len(rows):
         empty = np.zeros((0, len(LEAN)))
         return Merged(rows, empty, empty.astype(bool), rows)
@@ -54,13 +56,12 @@ def _merge(rows: Array, first: Array, n: Array, numbers: Array) -> Merged:
     absmax = np.maximum(np.abs(low), np.abs(high))
     nan, inf = np.isnan(absmax).astype(float), np.isinf(absmax).astype(float)
     values = np.stack([total, mean, rms, std, low, high, absmax, nan, inf], axis=1)
-    return Merged(rows, values, *_trust(values, rows, first, numbers))
+    return Merged(rows, values, *_trust(values, rows, np.logical_and.reduceat(shifted, first)))
 
 
-def _trust(values: Array, rows: Array, first: Array, numbers: Array) -> tuple[Array, Array]:
+def _trust(values: Array, rows: Array, shifted: Array) -> tuple[Array, Array]:
     """Which numbers float32 could hold: squares over- and underflow, and a large mean hides a small spread."""
     _, mean, rms, std, _, _, absmax, nan, inf = values.T
-    shifted = np.logical_and.reduceat(numbers[:, SHIFT] != 0, first)
     squares = np.isfinite(rms) & ((rms > 1e-17) | (absmax == 0)) | (nan + inf > 0)
     ratio = np.abs(mean) / np.where(std > 0, std, 1e-30)
     constant = values[:, LEAN.index("min")] == values[:, LEAN.index("max")]

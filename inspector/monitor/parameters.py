@@ -39,6 +39,11 @@ class Parameters:
             self.plans[optimizer] = (count, found)
         return self.plans[optimizer][1]
 
+    def covers(self, optimizer: Optimizer) -> bool:
+        """Are the gradients of all that it steps measured? Then their norm is known without another look."""
+        self.of(optimizer)
+        return "param_grad" in self.kinds and self.plans[optimizer][0] == len(self.plans[optimizer][1])
+
     def before(self, optimizer: Optimizer) -> None:
         self.slots.clear()
         for name, parameter in self.of(optimizer):
@@ -57,10 +62,9 @@ class Parameters:
                 continue
             put = self.measure.put("param_grad", name, parameter.grad, at=self.slots.get(name))
             if put is not None:
-                self.slots[name] = put[0].slot
+                self.slots[name] = put.entry.slot
                 if scale is not None:
-                    inverse = 1.0 / torch.as_tensor(scale).to(put[0].device, torch.float32)
-                    self.measure.table(put[0].device).rescale(put[0].slot, inverse)
+                    put.table.rescale(put.entry.slot, 1.0 / torch.as_tensor(scale).to(put.table.device, torch.float32))
 
     def after(self, optimizer: Optimizer) -> None:
         for name, parameter in self.of(optimizer):

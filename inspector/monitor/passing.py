@@ -17,7 +17,6 @@ from inspector.hooks.gradients import Gradients
 from inspector.hooks.recompute import checkpointing
 from inspector.hooks.tap import Frame
 from inspector.monitor.measure import Call, Measure, Place
-from inspector.monitor.table import flat
 from inspector.tensors import Leaf, format_leaf, walk
 
 Guard = Callable[..., Any]
@@ -31,7 +30,8 @@ class Passing:
         self.model, self.measure, self.guard = model, measure, guard
         self.outputs, self.grads = "output" in kinds, "grad" in kinds
         self.gradients = Gradients()
-        self.seen: dict[int, tuple[Any, int, Place, int]] = {}
+        self.seen: dict[int, tuple[Any, int, Place]] = {}  # id of a tensor -> it, its version, where its numbers are
+        self.names: dict[tuple[str, Leaf], str] = {}
         self.trained_in_mode = False
 
     def begin_step(self) -> None:
@@ -41,7 +41,7 @@ class Passing:
         self.seen.clear()
 
     def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.guard(self._enter, frame, (args, kwargs))
+        self.guard(self._enter, frame, args, kwargs)
 
     def leave(self, frame: Frame, output: Any) -> None:
         if frame.raised is None:
@@ -53,71 +53,73 @@ class Passing:
             return False
         return (torch.is_grad_enabled() or checkpointing()) and not _transformed()
 
-    def _enter(self, frame: Frame, inputs: tuple[Any, ...]) -> None:
+    def _enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._training():
             return
-        tensors = [tensor for part in inputs for _, tensor in walk(part)]
-        frame.given = {id(t): 0 if t.is_inference() else t._version for t in tensors}
-        if not frame.again and self.outputs:
-            places = (self._input(t) for t in tensors if t.is_floating_point())
-            frame.scratch = [place for place in places if place is not None]
+        tensors = _tensors((*args, *kwargs.values()))
+        if self.grads:
+            frame.given = {id(t): 0 if t.is_inference() else t._version for t in tensors}
+        if self.outputs and not frame.again:
+            frame.scratch = [place for t in tensors if t.is_floating_point() and (place := self._input(t)) is not None]
 
     def _input(self, tensor: Tensor) -> Place | None:
-        known = self._known(tensor)
-        if known is not None:
-            return known[0]
-        value = flat(tensor)
-        if value is None:
-            return None
-        place = Place(value.device, self.measure.table(value.device).write_range(value))
-        return self._remember(tensor, place, 0)
+        return self._known(tensor) or self._remember(tensor, self.measure.put_range(tensor))
 
     def _leave(self, frame: Frame, output: Any) -> None:
         if not self._training():
             return
-        if frame.again:
-            if self.grads:
-                self.gradients.watch_again(frame, output, self._arrive)
-            return
-        if self.outputs:
+        if self.outputs and not frame.again:
             self._outputs(frame, output)
-        if self.grads:
+        if self.grads and frame.again:
+            self.gradients.watch_again(frame, output, self._arrive)
+        elif self.grads:
             self.gradients.watch(frame, output, "grad", self._arrive)
 
     def _outputs(self, frame: Frame, output: Any) -> None:
-        call = Call([], [], frame.scratch or [])
-        for leaf, tensor in walk(output):
-            name = frame.path + format_leaf(leaf)
-            place = self._output(name, tensor)
+        rows: list[int] = []
+        places: list[Place] = []
+        for leaf, tensor in (((), output),) if isinstance(output, Tensor) else walk(output):
+            row = self.measure.row("output", self._name(frame.path, leaf))
+            place = self._output(row, tensor)
             if place is not None:
-                call.rows.append(self.measure.row("output", name))
-                call.outputs.append(place)
-        self.measure.calls.append(call)
+                rows.append(row)
+                places.append(place)
+        self.measure.calls.append(Call(rows, places, frame.scratch or []))
 
-    def _output(self, name: str, tensor: Tensor) -> Place | None:
+    def _output(self, row: int, tensor: Tensor) -> Place | None:
         known = self._known(tensor)
-        if known is not None and known[1]:
-            self.measure.table(known[0].device).alias(self.measure.row("output", name), known[0].slot, known[1])
-            return known[0]
-        put = self.measure.put("output", name, tensor)
-        if put is None:
-            return None
-        return self._remember(tensor, *put)
+        if known is not None and known.entry.n:
+            known.table.alias(row, known.entry)
+            return known
+        return self._remember(tensor, self.measure.put(*self.measure.rows[row], tensor))
 
     def _arrive(self, frame: Frame, kind: str, leaf: Leaf, grad: Tensor) -> None:
-        self.guard(self.measure.put, kind, frame.path + format_leaf(leaf), grad)
+        self.guard(self.measure.put, kind, self._name(frame.path, leaf), grad)
 
-    def _known(self, tensor: Tensor) -> tuple[Place, int] | None:
-        """Place and size of a tensor that was measured in this step and was not written to since."""
+    def _name(self, path: str, leaf: Leaf) -> str:
+        if not leaf:
+            return path
+        if (path, leaf) not in self.names:
+            self.names[path, leaf] = path + format_leaf(leaf)
+        return self.names[path, leaf]
+
+    def _known(self, tensor: Tensor) -> Place | None:
+        """Where a tensor was measured in this step, if it was not written to since."""
         entry = self.seen.get(id(tensor))
-        if entry is None or entry[0]() is not tensor or tensor.is_inference() or entry[1] != tensor._version:
+        if entry is None or entry[0]() is not tensor or entry[1] != tensor._version:
             return None
-        return entry[2], entry[3]
+        return entry[2]
 
-    def _remember(self, tensor: Tensor, place: Place, n: int) -> Place:
-        if not tensor.is_inference():
-            self.seen[id(tensor)] = (weakref.ref(tensor), tensor._version, place, n)
+    def _remember(self, tensor: Tensor, place: Place | None) -> Place | None:
+        if place is not None and not tensor.is_inference():
+            self.seen[id(tensor)] = (weakref.ref(tensor), tensor._version, place)
         return place
+
+
+def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
+    if len(values) == 1 and isinstance(values[0], Tensor):
+        return [values[0]]
+    return [tensor for value in values for _, tensor in walk(value)]
 
 
 def _transformed() -> bool:

@@ -24,6 +24,7 @@ class Resolved(NamedTuple):
     at: Array
     values: Array
     histograms: list[tuple[str, list[str], Array]]
+    grad_norm: float | None  # over all parameters whose gradients were measured
 
 
 class _Rows:
@@ -33,6 +34,7 @@ class _Rows:
         self.memory, self.names = memory, names
         self.at: list[Array] = []
         self.values: list[Array] = []
+        self.squares: list[float] = []  # of the gradients of parameters
 
     def add(self, row: int, statistic: str, value: float) -> None:
         first = self.memory.declare(self.names[row], (statistic,))
@@ -59,8 +61,9 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
             histograms += _samples(ticket, step.dropped, measure, found)
     _births(step, measure, found)
     if not found.at:
-        return Resolved(step.step, np.array([], dtype=np.int64), np.array([]), histograms)
-    return Resolved(step.step, np.concatenate(found.at), np.concatenate(found.values), histograms)
+        return Resolved(step.step, np.array([], dtype=np.int64), np.array([]), histograms, None)
+    norm = float(np.sqrt(sum(found.squares))) if found.squares else None
+    return Resolved(step.step, np.concatenate(found.at), np.concatenate(found.values), histograms, norm)
 
 
 def _block(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) -> dict[int, float]:
@@ -71,6 +74,9 @@ def _block(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) ->
     shown = np.array([not kind.startswith("_") and kind not in dropped for kind in kinds], dtype=np.bool_)
     if shown.any():
         found.add_block(merged.rows[shown], merged.values[shown], merged.present[shown])
+    gradients = np.array([kind == "param_grad" and kind not in dropped for kind in kinds], dtype=np.bool_)
+    n, rms = merged.values[gradients, LEAN.index("n")], merged.values[gradients, _RMS]
+    found.squares += (n * rms**2).tolist()
     wanted = {"update", "_old"} - dropped
     pairs = zip(merged.rows.tolist(), merged.values[:, _RMS].tolist(), strict=True)
     return {row: rms for row, rms in pairs if measure.rows[row][0] in wanted}
@@ -91,7 +97,7 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
     samples = ticket.samples.numpy()
     counts: dict[int, Array] = {}
     for place, taken in ticket.sampled:
-        row, slot, n = ticket.entries[place]
+        row, slot, n, _ = ticket.entries[place]
         bins = np.bincount(log2_bins(samples[slot, :taken]), minlength=len(LOG2_BINS)) * (n / taken)
         counts[row] = counts[row] + bins if row in counts else bins
     kinds: dict[str, tuple[list[str], list[Array]]] = {}
@@ -119,8 +125,10 @@ def _births(step: Step, measure: Measure, found: _Rows) -> None:
         return
     forward = False
     for call in step.calls:
-        broken = [row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.device][place.slot]]
-        given = any(bad[place.device][place.slot] for place in call.inputs)
+        broken = [
+            row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.table.device][place.entry.slot]
+        ]
+        given = any(bad[place.table.device][place.entry.slot] for place in call.inputs)
         forward = forward or bool(broken)
         for row in broken:
             found.add(row, "born", float(not given))
@@ -135,7 +143,7 @@ def _not_finite(ticket: Ticket) -> Array:
 
 def _backward_birth(step: Step, measure: Measure, found: _Rows, bad: dict[torch.device, Array]) -> None:
     for device, ticket in step.tickets.items():
-        for row, slot, _ in ticket.entries:
-            if measure.rows[row][0] == "grad" and bad[device][slot]:
-                found.add(row, "born", 1.0)
+        for entry in ticket.entries:
+            if measure.rows[entry.row][0] == "grad" and bad[device][entry.slot]:
+                found.add(entry.row, "born", 1.0)
                 return

@@ -25,13 +25,13 @@ class Skipped:
 
     def open(self) -> None:
         if self.parameter is not None:
-            self.handle = self.parameter.register_post_accumulate_grad_hook(self._arrived)
+            self.handle = self.parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]  # untyped in torch
 
     def close(self) -> None:
         if self.handle is not None and self.parameter is not None:
             self.handle.remove()
             if not self.parameter._post_accumulate_grad_hooks:
-                self.parameter._post_accumulate_grad_hooks = None  # as it was
+                self.parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]  # as it was
         self.handle = self.unused = None
 
     def stepped(self) -> None:

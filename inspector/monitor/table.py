@@ -18,6 +18,7 @@ from inspector.monitor.arrival import Array, Arrival
 
 SUM, SQUARE, LOW, HIGH, SHIFT = range(5)
 SAMPLE = 1024  # elements a sampled statistic looks at; small tensors are seen whole
+_PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 _LIMIT = 65536  # slots in one step: a loop that never steps an optimizer must not take memory without end
 
 
@@ -27,6 +28,7 @@ class Entry(NamedTuple):
     row: int
     slot: int
     n: int
+    shifted: bool = False
 
 
 class Ticket(NamedTuple):
@@ -49,7 +51,7 @@ class Table:
     """The slots of one device."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.on_cpu = device, device.type == "cpu"
         self.numbers = torch.zeros(256, 5, device=device)
         self.samples: Tensor | None = None
         self.views: list[tuple[Tensor, ...]] = []
@@ -58,42 +60,47 @@ class Table:
         self.sampled: list[tuple[int, int]] = []
         self.extras: list[tuple[Callable[[Array], None], Tensor]] = []
 
-    def write(self, row: int, value: Tensor, *, careful: bool = False, sample: bool = False, at: int | None = None) -> int:
-        """Reduce a flat real tensor into a slot (a new one, or ``at``); returns the slot, -1 where none is left.
+    def write(
+        self, row: int, value: Tensor, *, careful: bool = False, sample: bool = False, at: int | None = None
+    ) -> Entry | None:
+        """Reduce a flat real tensor into a slot (a new one, or ``at``); None where none is left.
 
         careful: subtract the first element before squaring, for values whose mean is far larger than their spread.
         """
         slot = self._take() if at is None else at
         if slot < 0:
-            return slot
+            return None
         total, square, low, high, shift = self.views[slot]
         wide = value if value.dtype == torch.float32 else value.float()
+        torch.aminmax(wide, out=(low, high))
         if careful:
             shift.copy_(wide[0])
-            torch.aminmax(wide, out=(low, high))
             wide = wide - shift
-        else:
-            shift.zero_()
-            torch.aminmax(wide, out=(low, high))
         torch.sum(wide, 0, out=total)
-        _square(wide, square)
+        if self.on_cpu:
+            torch.dot(wide, wide, out=square)
+        else:
+            torch.linalg.vector_norm(wide, out=square)
+            square.square_()
+        entry = Entry(row, slot, len(value), careful)
         if at is None:
-            self.entries.append(Entry(row, slot, value.numel()))
+            self.entries.append(entry)
             if sample:
-                self._sample(slot, wide if not careful else value)
-        return slot
+                self._sample(slot, value)
+        return entry
 
-    def write_range(self, value: Tensor) -> int:
+    def write_range(self, value: Tensor) -> Entry | None:
         """Only the smallest and the largest element: enough to know whether all are finite."""
         slot = self._take()
-        if slot >= 0:
-            wide = value if value.dtype == torch.float32 else value.float()
-            torch.aminmax(wide, out=self.views[slot][LOW : HIGH + 1])
-        return slot
+        if slot < 0:
+            return None
+        wide = value if value.dtype == torch.float32 else value.float()
+        torch.aminmax(wide, out=self.views[slot][LOW : HIGH + 1])
+        return Entry(-1, slot, 0)
 
-    def alias(self, row: int, slot: int, n: int) -> None:
+    def alias(self, row: int, entry: Entry) -> None:
         """A row whose value is one that was measured already."""
-        self.entries.append(Entry(row, slot, n))
+        self.entries.append(entry._replace(row=row))
 
     def rescale(self, slot: int, factor: Tensor) -> None:
         """As if the value had been multiplied by ``factor`` (0-dimensional, on this device)."""
@@ -117,20 +124,17 @@ class Table:
 
     def _take(self) -> int:
         slot = self.used
-        if slot >= _LIMIT:
-            return -1
-        if slot >= len(self.numbers):
-            self._grow()
         if slot >= len(self.views):
-            self.views.append(tuple(self.numbers[slot].unbind()))
-        self.used += 1
+            if slot >= _LIMIT:
+                return -1
+            if slot:
+                self._grow()
+            self.views = [tuple(row.unbind()) for row in self.numbers.unbind()]
+        self.used = slot + 1
         return slot
 
     def _grow(self) -> None:
         self.numbers = torch.cat([self.numbers, torch.zeros_like(self.numbers)])
-        self.views = []
-        for slot in range(self.used):
-            self.views.append(tuple(self.numbers[slot].unbind()))
         if self.samples is not None:
             self.samples = torch.cat([self.samples, torch.zeros_like(self.samples)])
 
@@ -152,20 +156,18 @@ def stride(n: int) -> int:
     return step
 
 
-def _square(value: Tensor, out: Tensor) -> None:
-    if value.device.type == "cpu":
-        torch.dot(value, value, out=out)
-    else:
-        torch.linalg.vector_norm(value, out=out)
-        out.square_()
-
-
 def flat(tensor: Tensor) -> Tensor | None:
     """The elements in any order as a flat tensor without a graph; None for what has no real numbers to reduce.
 
     Of a sharded tensor the local part; of a sparse gradient the stored values; of complex numbers the magnitudes.
     """
-    tensor = local(tensor.detach())
+    tensor = tensor.detach()
+    if type(tensor) is Tensor and tensor.dtype in _PLAIN and tensor.layout is torch.strided and tensor.is_contiguous():
+        return tensor.view(-1) if tensor.numel() and not (tensor.is_meta or tensor.is_nested) else None
+    return _awkward(local(tensor))
+
+
+def _awkward(tensor: Tensor) -> Tensor | None:
     if tensor.layout != torch.strided:
         if tensor.layout != torch.sparse_coo:
             return None

@@ -1,0 +1,186 @@
+"""The running monitor: opens a step, measures what passes while it is due, and reads a step later what arrived."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from inspector.hooks.tap import mount
+from inspector.monitor.book import Book
+from inspector.monitor.boundary import Boundary
+from inspector.monitor.guard import Guard
+from inspector.monitor.measure import Measure, Step
+from inspector.monitor.parameters import Parameters, named
+from inspector.monitor.passing import Passing
+from inspector.monitor.resolve import resolve
+from inspector.monitor.scalars import Scalars
+from inspector.monitor.schedule import Schedule
+from inspector.monitor.skipped import Skipped
+from inspector.monitor.watch import Watch
+
+_SAMPLE_EVERY = 10  # steps between two looks at samples (zero fraction, histogram), which cost more than sums do
+_FLUSH_SECONDS = 2.0
+
+
+class Session:
+    """From ``open`` to ``close``. Hooks are on the modules only while a step is due."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        chosen: Mapping[str, nn.Module],
+        kinds: tuple[str, ...],
+        optimizers: list[Optimizer],
+        plan: Schedule,
+        book: Book,
+    ) -> None:
+        self.model, self.chosen, self.kinds, self.schedule, self.book = model, chosen, kinds, plan, book
+        self.guard = Guard()
+        self.measure, self.watch, self.scalars = Measure(), Watch(), Scalars()
+        self.passing = Passing(model, self.measure, kinds, self.guard)
+        self.parameters = Parameters(named(model, chosen), self.measure, kinds)
+        of = self.guard.of
+        self.boundary = Boundary(model, optimizers, of(self._before), of(self._applied), of(self._after), of(self._ended))
+        self.skipped = Skipped(model)
+        self.flying: deque[Step] = deque()
+        self.mounted: ExitStack | None = None
+        self.dues: dict[int, bool] = {}
+        self.covered: set[int] = set()
+        self.sampled = -_SAMPLE_EVERY
+        self.seconds = self.spent_before = self.flushed = 0.0
+        self.began = time.perf_counter()
+
+    def open(self, done: int) -> None:
+        """Begin after ``done`` steps."""
+        self.boundary.count = done
+        self.boundary.open()
+        self.skipped.open()
+        self.began = time.perf_counter()
+        self.guard(self._begin, done + 1)
+
+    def close(self) -> None:
+        """Take all hooks away, wait for what is under way, and close the book."""
+        self.boundary.close()
+        self.skipped.close()
+        self._unmount()
+        self.passing.begin_step()
+        self.guard(self._finish)
+
+    def log(self, scalars: Mapping[str, Any]) -> None:
+        for name, value in scalars.items():
+            self.scalars.add(self.boundary.count, name, value)
+        now = time.monotonic()
+        if self.dues.get(self.boundary.count) or now - self.flushed > _FLUSH_SECONDS:
+            self.flushed = now
+            self.book.scalars(self.scalars.take())
+
+    def catch_up(self) -> None:
+        """Read all that is under way, waiting for it."""
+        self.scalars.send()
+        self.book.scalars(self.scalars.take(wait=True))
+        self._receive(wait=True)
+
+    @property
+    def cost(self) -> float:
+        return self.guard.spent / max(self.seconds, 1e-9)
+
+    def _is_due(self, step: int) -> bool:
+        if step not in self.dues:
+            self.dues = {s: due for s, due in self.dues.items() if s >= step - 2}
+            self.dues[step] = self.schedule.due(step)
+        return self.dues[step]
+
+    def _begin(self, step: int) -> None:
+        due = self._is_due(step)
+        self.measure.sampling = due and step - self.sampled >= _SAMPLE_EVERY
+        if self.measure.sampling:
+            self.sampled = step
+        self.passing.begin_step()
+        if due and self.mounted is None and {"output", "grad"} & set(self.kinds):
+            self.mounted = ExitStack()
+            self.mounted.enter_context(mount(self.chosen, enter=self.passing.enter, leave=self.passing.leave))
+        elif not due:
+            self._unmount()
+
+    def _unmount(self) -> None:
+        if self.mounted is not None:
+            mounted, self.mounted = self.mounted, None
+            mounted.close()
+
+    def _before(self, optimizer: Optimizer) -> None:
+        self.passing.trained_in_mode = self.model.training
+        if self._is_due(self.boundary.label):
+            self.parameters.before(optimizer)
+
+    def _applied(self, optimizer: Optimizer) -> None:
+        step = self.boundary.label
+        scale, overflowed = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+        if self._is_due(step):
+            self.parameters.gradients(optimizer)
+            if overflowed is not None:
+                self.measure.drop_where(overflowed)
+            elif self.boundary.alone and self.parameters.covers(optimizer):
+                self.covered.add(step)
+                return  # the norm follows from what was measured
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.watch.look(step, gradients, scale, overflowed)
+
+    def _after(self, optimizer: Optimizer) -> None:
+        self.skipped.stepped()
+        if self._is_due(self.boundary.label):
+            self.parameters.after(optimizer)
+
+    def _ended(self) -> None:
+        """A step is complete: send off what it measured, and take in what has arrived."""
+        step = self.boundary.label
+        due = self._is_due(step)
+        if self.skipped.count:
+            self.measure.dropped.add("grad")
+            self.book.watch([(step, "skipped", float(self.skipped.count))])
+            self.skipped.count = 0
+        if due:
+            self.flying.append(self.measure.flush(step))
+            self.scalars.send()
+        self._receive(wait=False)
+        self._clock(due)
+        self._begin(step + 1)
+
+    def _clock(self, due: bool) -> None:
+        now = time.perf_counter()
+        self.schedule.note(due, now - self.began, self.guard.spent - self.spent_before)
+        self.seconds += now - self.began
+        self.began, self.spent_before = now, self.guard.spent
+
+    def _receive(self, *, wait: bool) -> None:
+        for step, norm, skipped in self.watch.read(wait=wait):
+            self._note(step, norm, skipped)
+        while self.flying and (wait or self.flying[0].ready):
+            resolved = resolve(self.flying.popleft(), self.measure, self.book.memory)
+            self.book.frame(resolved)
+            if resolved.step in self.covered and resolved.grad_norm is not None:
+                self._note(resolved.step, resolved.grad_norm, skipped=False)
+            self.covered.discard(resolved.step)
+        if self.book.unlooked and (wait or self._time_to_look()):
+            self.book.look()
+
+    def _note(self, step: int, norm: float, skipped: bool) -> None:
+        """What every step is checked for; a jump, or what is no number, makes the next steps due."""
+        self.book.watch([(step, "skipped", 1.0) if skipped else (step, "grad_norm", norm)])
+        if not skipped and self.watch.jumped(norm):
+            self.schedule.alert(step)
+
+    def _time_to_look(self) -> bool:
+        """Rules look at every measured step, or at every fifth where each step is measured; at once when alarmed."""
+        alarmed = self.book.alarmed or self.schedule.alert_until >= self.boundary.count
+        return alarmed or self.book.unlooked >= 5 or self.schedule.interval >= 5
+
+    def _finish(self) -> None:
+        self.catch_up()
+        self.measure.clear()
+        self.book.close({"steps": self.boundary.count, "cost": self.cost})
