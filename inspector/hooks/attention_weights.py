@@ -1,8 +1,5 @@
-"""Attention weights before dropout: of nn.MultiheadAttention by asking a twin of it, of anybody else by watching calls.
-
-The watch is a torch function mode, because it alone sees every way in which user code can hold
-``scaled_dot_product_attention`` (imported by name, kept in an attribute), and only in this thread.
-"""
+"""Attention weights before dropout, as their definition gives them: of a stock nn.MultiheadAttention by asking a twin of
+it, of a call of ``scaled_dot_product_attention`` or ``multi_head_attention_forward`` from its arguments."""
 
 from __future__ import annotations
 
@@ -15,10 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
-from torch.overrides import TorchFunctionMode
-
-Found = list[Tensor | Exception]
-Outer = tuple[int | None, Found | None]
 
 _MHA = nn.MultiheadAttention
 _GIVEN = tuple(inspect.signature(_MHA.forward).parameters)[1:]
@@ -46,7 +39,19 @@ def mha_weights(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     return _MHA.forward(twin, **given)[1]  # type: ignore[arg-type,return-value]  # the twin is one, and gives weights
 
 
-@torch.no_grad()
+def functional_weights(*args: Any, **kwargs: Any) -> Tensor:
+    """The same of one call of F.multi_head_attention_forward, on its graph."""
+    weights: Any = F.multi_head_attention_forward(**functional_arguments(args, kwargs) | _WEIGHTS | {"training": False})[1]
+    return weights  # type: ignore[no-any-return]  # asked for, so not None
+
+
+def functional_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What F.multi_head_attention_forward was called with, by name, with its defaults."""
+    bound = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
 def sdpa_weights(
     query: Tensor,
     key: Tensor,
@@ -57,17 +62,20 @@ def sdpa_weights(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """(..., heads, target, source) of one call of F.scaled_dot_product_attention, computed in float32 or wider and given
-    in the query's type. A query that may look nowhere has the weights 0, as in PyTorch."""
+    """(..., heads, target, source) of one call of F.scaled_dot_product_attention, on its graph; computed in float32 or
+    wider and given in the query's type. A query that may look nowhere has the weights 0, as in PyTorch."""
     wide = torch.promote_types(query.dtype, torch.float32)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if enable_gqa:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    key = shared_heads(query, key) if enable_gqa else key
     with without_autocast(query):
-        scores = (query.to(wide) * scale) @ key.to(wide).mT
-        scores = _masked(scores, attn_mask, is_causal)
+        scores = _masked((query.to(wide) * scale) @ key.to(wide).mT, attn_mask, is_causal)
         nowhere = scores.isneginf().all(-1, keepdim=True)
-        return scores.softmax(-1).masked_fill(nowhere, 0).to(query.dtype)
+        return scores.masked_fill(nowhere, 0).softmax(-1).masked_fill(nowhere, 0).to(query.dtype)
+
+
+def shared_heads(query: Tensor, keys: Tensor) -> Tensor:
+    """Keys or values, each repeated for the group of query heads that shares it."""
+    return keys.repeat_interleave(query.shape[-3] // keys.shape[-3], -3)
 
 
 def _masked(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
@@ -95,64 +103,3 @@ def autocast_to(tensor: Tensor) -> torch.dtype | None:
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
     return nullcontext() if autocast_to(tensor) is None else torch.autocast(tensor.device.type, enabled=False)
-
-
-class Watch(TorchFunctionMode):
-    """Notes the weights of every scaled_dot_product_attention while a watched call runs; an inner call that is asked on
-    its own takes over for its time. It answers with what the function answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.place: int | None = None  # in the stack of function modes; None: not there
-        self.found: Found | None = None  # None: nobody is asking
-
-    def begin(self, wanted: bool) -> Outer:
-        """Start a call, whose weights gather in ``found``; what it answers belongs to the call around it."""
-        outer = self.place, self.found
-        self.found = [] if wanted else None
-        if wanted and self.place is None:
-            self._move(torch._C._len_torch_function_stack())
-        elif not wanted:
-            self._move(None)
-        return outer
-
-    def end(self, outer: Outer) -> None:
-        """Go on with the call around it."""
-        place, self.found = outer
-        self._move(place)
-
-    def close(self) -> None:
-        """Also where an interrupt ended calls without their end."""
-        self._move(None)
-
-    def _move(self, place: int | None) -> None:
-        """A mode that the user's code entered in between may lie above, and must find itself on top when it leaves."""
-        if place == self.place:
-            return
-        modes = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())][::-1]
-        modes = [mode for mode in modes if mode is not self]
-        if place is not None:
-            modes.insert(place, self)
-        for mode in modes:
-            torch._C._push_on_torch_function_stack(mode)
-        self.place = place
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if self.found is not None and func in _SEEN:
-            try:
-                self.found.append(_SEEN[func](*args, **kwargs))
-            except Exception as error:  # the model's own call has succeeded and goes on
-                self.found.append(error)
-        return result
-
-
-@torch.no_grad()
-def _functional_weights(*args: Any, **kwargs: Any) -> Tensor:
-    given = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs).arguments
-    weights: Any = F.multi_head_attention_forward(**given | _WEIGHTS | {"training": False})[1]
-    return weights  # type: ignore[no-any-return]  # asked for, so not None
-
-
-_SEEN = {F.scaled_dot_product_attention: sdpa_weights, F.multi_head_attention_forward: _functional_weights}

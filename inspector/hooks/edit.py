@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from inspector.hooks.attention_edit import AttentionEdit, take_edited
 from inspector.hooks.eager import eager
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import checkpointing
@@ -28,7 +30,8 @@ def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[Non
     """Change the values at the given sites while the block runs; types, nesting and the autograd graph are kept.
 
     changes: site -> a tensor (broadcast to the value's shape), or a function of the tensor. A site without a call
-    changes every call; calls are counted within each outermost run of the model. Kinds: output and input.
+    changes every call; calls are counted within each outermost run of the model. Kinds: output, input, and attention
+    (weights before dropout, on the graph; the attention is then computed from what they are changed to, unfused).
     Raises LookupError for an unknown module or leaf, ValueError for another shape, RuntimeError where a named call never
     came, or where an edited call was checkpointed and its backward has not run when the block ends.
 
@@ -40,7 +43,10 @@ def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[Non
     """
     editor = _Editor(model, {Site.parse(site): change for site, change in changes.items()})
     with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False, guard=refuse_transforms):
-        yield
+        try:
+            yield
+        finally:
+            editor.close()
     editor.check()
 
 
@@ -57,9 +63,11 @@ class _Editor:
         self.applied: set[Site] = set()
         self.pending: set[str] = set()  # checkpointed calls that wait for their backward
         self.seen: dict[str, int] = {}
+        self.attending: set[AttentionEdit] = set()  # calls that run now with edited attention
 
     def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame.scratch = self._index(frame)
+        self._edit_attention(frame, (args, kwargs))
         wanted = [(site, change) for site, change in self._for(frame) if site.kind == "input"]
         if not wanted:
             return None
@@ -72,12 +80,33 @@ class _Editor:
     def leave(self, frame: Frame, output: Any) -> Any:
         if id(frame.module) == self.root and not frame.again:
             self.depth -= 1
+        if frame.facets is not None:
+            self.attending.discard(frame.facets)
+            frame.facets.end(raised=frame.raised is not None)
         wanted = [(site, change) for site, change in self._for(frame) if site.kind == "output"]
         if frame.raised is not None or not wanted:
             return None
         for site, change in wanted:
             output = self._changed(output, site, change, frame)
         return output
+
+    def _edit_attention(self, frame: Frame, inputs: Any) -> None:
+        name = f"{frame.path or '(model)'}:attention"
+        wanted = [(site, change) for site, change in self._for(frame) if site.kind == "attention"]
+        if not wanted:
+            return
+        self.applied.update(site for site, _ in wanted)
+        self._note_checkpoint(frame)
+        changes = [(site.leaf, partial(_replace, change=change, name=name)) for site, change in wanted]
+        frame.facets = AttentionEdit(name, frame.module, changes)
+        frame.facets.begin(inputs)
+        self.attending.add(frame.facets)
+
+    def close(self) -> None:
+        """Also where an interrupt ended calls without their end."""
+        for attention in self.attending:
+            attention.take_out()
+        take_edited()
 
     def check(self) -> None:
         """After the block: nothing that was asked for may have been skipped in silence."""
@@ -133,8 +162,8 @@ class _Editor:
 
 def _known(model: nn.Module, site: Site) -> Site:
     """The site; unknown modules and kinds are refused at the door."""
-    if site.kind not in ("output", "input"):
-        raise ValueError(f"{site}: edit changes 'output' and 'input'; {site.kind!r} is not supported yet")
+    if site.kind not in ("output", "input", "attention"):
+        raise ValueError(f"{site}: edit changes 'output', 'input' and 'attention'; {site.kind!r} is not supported")
     find(model, site.path)
     return site
 

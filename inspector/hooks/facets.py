@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from inspector.hooks.attention_weights import Watch, is_stock, mha_weights
+from inspector.hooks.attention_edit import take_edited
+from inspector.hooks.attention_weights import is_stock, mha_weights
 from inspector.hooks.fast_path import FastPaths
 from inspector.hooks.gates import gates_of, random_state_of
+from inspector.hooks.watch import Watch
 from inspector.sites import Kind
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ class Facet(NamedTuple):
 
 
 class Facets:
-    """Asked at the beginning and the end of each call, from inside the hooks; ``close`` when the block ends.
+    """Asked at the beginning and the end of each call, from inside the hooks; ``close`` when the block ends, also where an
+    interrupt ended calls without their end.
 
     attention: (batch, heads, target, source) before dropout, as ``mha_weights`` and ``sdpa_weights`` say; where one call
     computes several, a tuple in order. gates: a mapping, as ``gates_of`` says. Always detached, also with ``keep=live``.
@@ -43,6 +46,7 @@ class Facets:
         self.watch = Watch()
 
     def begin(self, frame: Frame) -> None:
+        take_edited()  # what is left there belongs to another call
         outer = self.watch.begin(self._watched(frame)) if self.attention else None
         frame.facets = outer, random_state_of(frame.module) if self.gates else None
 
@@ -61,7 +65,7 @@ class Facets:
         return facets
 
     def close(self) -> None:
-        self.watch.close()
+        self.watch.take_out()
 
     def _watched(self, frame: Frame) -> bool:
         """The parts that PyTorch is made of call no attention themselves; what they hold may."""
@@ -70,7 +74,8 @@ class Facets:
 
     def _attention(self, frame: Frame) -> Any:
         if is_stock(frame.module):
-            return mha_weights(frame.module, frame.args, frame.kwargs)
+            edited = take_edited()
+            return mha_weights(frame.module, frame.args, frame.kwargs) if edited is None else edited
         found = self.watch.found or []
         for error in found:
             if isinstance(error, Exception):
