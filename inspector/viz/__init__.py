@@ -5,24 +5,43 @@ Figures live outside pyplot: nothing is shown twice, nothing pops up, no setting
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
 
-from inspector.records import Assessment, Attribution, Call, Comparison, History, Store, Summary
+from inspector.records import (
+    Assessment,
+    Attribution,
+    Call,
+    Comparison,
+    Coverage,
+    Curve,
+    Finding,
+    History,
+    Samples,
+    Scores,
+    Store,
+    Summary,
+    Task,
+)
 from inspector.viz.anything import plot_tensor, tensor_figure
 from inspector.viz.assessment import plot_classes, plot_confusion, plot_groups, show_assessment
+from inspector.viz.attention import plot_attention, plot_heads, plot_patches, rollout
 from inspector.viz.attribution import show_attribution
 from inspector.viz.bars import plot_features, plot_intervals
+from inspector.viz.call import show_call
 from inspector.viz.comparison import plot_agreement, plot_cost, plot_scores, show_comparison
 from inspector.viz.curves import plot_curves, plot_scalars
 from inspector.viz.figure import Figure
+from inspector.viz.gates import plot_gate, plot_saturation
+from inspector.viz.grid import show_attributions
 from inspector.viz.history import show_history
 from inspector.viz.images import plot_heat, plot_image, plot_mosaic, plot_overlay
 from inspector.viz.layers import plot_layers
+from inspector.viz.nouns import plot_findings, show_coverage, show_curve, show_findings, show_samples, show_scores, show_task
 from inspector.viz.sequences import plot_series, plot_steps
-from inspector.viz.store import plot_spreads, plot_thumbnails, show_call, show_store
+from inspector.viz.store import plot_spreads, plot_thumbnails, show_store
 from inspector.viz.structure import plot_amounts, plot_tree, show_summary
 from inspector.viz.tokens import plot_tokens, tokens_html
 
@@ -30,18 +49,24 @@ __all__ = [
     "Figure",
     "plot_agreement",
     "plot_amounts",
+    "plot_attention",
     "plot_classes",
     "plot_confusion",
     "plot_cost",
     "plot_curves",
     "plot_features",
+    "plot_findings",
+    "plot_gate",
     "plot_groups",
+    "plot_heads",
     "plot_heat",
     "plot_image",
     "plot_intervals",
     "plot_layers",
     "plot_mosaic",
     "plot_overlay",
+    "plot_patches",
+    "plot_saturation",
     "plot_scalars",
     "plot_scores",
     "plot_series",
@@ -51,6 +76,7 @@ __all__ = [
     "plot_thumbnails",
     "plot_tokens",
     "plot_tree",
+    "rollout",
     "show",
     "tokens_html",
 ]
@@ -60,23 +86,41 @@ _PICTURES: dict[type, Callable[..., Figure]] = {
     Attribution: show_attribution,
     Call: show_call,
     Comparison: show_comparison,
+    Coverage: show_coverage,
+    Curve: show_curve,
+    Finding: lambda *findings, **options: show_findings(findings, **options),
     History: show_history,
+    Samples: show_samples,
+    Scores: show_scores,
     Store: show_store,
     Summary: show_summary,
+    Task: show_task,
     Tensor: tensor_figure,
 }
+_ONE = (Call, Comparison, Coverage, Samples, Scores, Summary, Task, Tensor)  # kinds that are shown one at a time
 
 
 def show(record: Any, *more: Any, **options: Any) -> Figure:
     """The picture of a record, as a Figure that shows itself in a notebook and is saved with ``.savefig``.
 
-    ``more``: others of the same kind on shared axes; for two stores, their difference. ``options``: ``figsize``, and
-    what the record's own picture takes, such as ``samples=4``. Raises TypeError for what has no picture.
+    ``more``: others of the same kind on shared axes; for two stores, their difference. A list of findings or of
+    attributions, or a dict of attributions such as ``attribute_layers`` gives, is one picture. ``options``: ``figsize``,
+    and what the record's own picture takes, such as ``samples=4``. Raises TypeError for what has no picture.
     """
+    if isinstance(record, (list, tuple)) and not more and _all_are(record, (Finding, Attribution, History)):
+        return show(*record, **options) if record else show_findings([], **options)
+    if isinstance(record, dict) and not more and _all_are(record.values(), (Attribution,)):
+        return show_attributions(record, **options)
     kind = next((kind for kind in _PICTURES if isinstance(record, kind)), None)
     if kind is None:
         raise TypeError(f"a {type(record).__name__} has no picture; show takes {', '.join(k.__name__ for k in _PICTURES)}")
     wrong = [type(other).__name__ for other in more if not isinstance(other, kind)]
     if wrong:
         raise TypeError(f"a {kind.__name__} and a {wrong[0]} do not share axes; show each by itself")
+    if more and kind in _ONE:
+        raise TypeError(f"{1 + len(more)} of {kind.__name__} have no common picture; show each by itself")
     return _PICTURES[kind](record, *more, **options)
+
+
+def _all_are(items: Iterable[Any], kinds: tuple[type, ...]) -> bool:
+    return all(isinstance(item, kinds) for item in items)

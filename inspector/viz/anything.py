@@ -14,11 +14,11 @@ from inspector.viz.images import plot_mosaic, thin
 from inspector.viz.scales import array, colour_bar, sequential
 
 
-def tensor_figure(tensor: Tensor, *, title: str = "", **figure: Any) -> Figure:
+def tensor_figure(tensor: Tensor, *, title: str = "", axes: tuple[str, str] | None = None, **figure: Any) -> Figure:
     """One figure for a tensor of any shape: nothing is refused but the empty one, which is said."""
     with styled():
         drawn = Figure(figsize=figure.pop("figsize", (6.2, 3.8)), **figure)
-        mappable = plot_tensor(tensor, ax=drawn.add_subplot())
+        mappable = plot_tensor(tensor, ax=drawn.add_subplot(), axes=axes)
         if mappable is not None:
             scale = sequential(tensor)
             colour_bar(drawn.axes[0], mappable, scale)
@@ -28,7 +28,7 @@ def tensor_figure(tensor: Tensor, *, title: str = "", **figure: Any) -> Figure:
 
 
 @panel
-def plot_tensor(tensor: Tensor, *, ax: Axes | None = None) -> Any:
+def plot_tensor(tensor: Tensor, *, ax: Axes | None = None, axes: tuple[str, str] | None = None) -> Any:
     """Up to one axis a curve or a number, two axes a matrix, more a mosaic over the leading ones; returns the image, or
     None where there is none."""
     ax = canvas(ax, (6, 3.6))
@@ -41,7 +41,7 @@ def plot_tensor(tensor: Tensor, *, ax: Axes | None = None) -> Any:
     if values.ndim <= 1:
         return _curve(ax, values)
     if values.ndim == 2:
-        return _matrix(ax, values)
+        return _matrix(ax, values, axes or ("axis 0", "axis 1"))
     return plot_mosaic(values.reshape(-1, *values.shape[-2:]), ax=ax, order="index", scale=sequential(tensor))
 
 
@@ -61,12 +61,12 @@ def _curve(ax: Axes, values: np.ndarray[Any, np.dtype[Any]]) -> None:
     ax.set_xlabel("index")
 
 
-def _matrix(ax: Axes, values: np.ndarray[Any, np.dtype[Any]]) -> Any:
+def _matrix(ax: Axes, values: np.ndarray[Any, np.dtype[Any]], names: tuple[str, str]) -> Any:
     rows, columns = values.shape
     square = 0.2 < rows / columns < 5
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     style = sequential(values).style
     drawn = ax.imshow(thin(values), aspect="equal" if square else "auto", extent=extent, **style)
-    ax.set_xlabel("axis 1")
-    ax.set_ylabel("axis 0")
+    ax.set_xlabel(names[1])
+    ax.set_ylabel(names[0])
     return drawn

@@ -11,16 +11,22 @@ from torch import Tensor
 from inspector.records import Attribution
 from inspector.viz.bars import plot_features
 from inspector.viz.figure import Figure, styled
+from inspector.viz.grid import labelled, show_attributions
 from inspector.viz.heatgrid import show_images
 from inspector.viz.scales import Scale, array, colour_bar, signed
 from inspector.viz.sequences import LANES, grey_axis, plot_series, plot_steps
 from inspector.viz.titles import facts_line, over, sample_label, title_of
-from inspector.viz.tokens import LINE, lines_of, plot_tokens
+from inspector.viz.tokens import LINE, lines_of, plot_tokens, unpadded
 from inspector.words.facts import Piece, pieces, tokens_of, valid_of
 
 
-def show_attribution(attribution: Attribution, *, samples: int = 6, piece: str | None = None, **figure: Any) -> Figure:
-    """Up to ``samples`` samples of one attribution; of several explained inputs the one named ``piece``, or the first."""
+def show_attribution(
+    attribution: Attribution, *more: Attribution, samples: int = 6, piece: str | None = None, **figure: Any
+) -> Figure:
+    """Up to ``samples`` samples of one attribution; of several explained inputs the one named ``piece``, or the first.
+    Several attributions: a row for each, as in a comparison."""
+    if more:
+        return show_attributions(labelled([attribution, *more]), samples=samples, **figure)
     chosen = _choose(pieces(attribution), piece)
     drawn = _PICTURES[chosen.view](attribution, chosen, min(samples, len(attribution.samples)), figure)
     drawn.head(title_of(attribution, chosen), facts_line(attribution, min(samples, len(attribution.samples))))
@@ -107,15 +113,16 @@ def _tokens(attribution: Attribution, piece: Piece, shown: int, options: dict[st
     assert piece.heat is not None
     columns, length = 92, piece.heat.shape[1]
     scale = signed([piece.heat[i] for i in range(shown)], over=over(shown))
-    texts = [tokens_of(attribution.samples, i, length) for i in range(shown)]
+    valid = [valid_of(attribution.samples, i, length) for i in range(shown)]
+    texts = [unpadded(tokens_of(attribution.samples, i, length), valid[i]) for i in range(shown)]
     lines = [lines_of(words, columns) for words in texts]
     with styled():
         figure = Figure(figsize=options.pop("figsize", (8.6, sum(lines) * 0.36 + 0.42 * shown + 1.3)), **options)
         grid = GridSpec(shown, 1, figure=figure, height_ratios=[n * LINE + 0.5 for n in lines])
         for i, words in enumerate(texts):
             ax = figure.add_subplot(grid[i])
-            valid = valid_of(attribution.samples, i, length)
-            plot_tokens(words, piece.heat[i], scale=scale, columns=columns, valid=valid, ax=ax)
+            n = len(words)
+            plot_tokens(words, piece.heat[i][:n], scale=scale, columns=columns, valid=valid[i][:n], ax=ax)
             ax.set_title(sample_label(attribution, i).replace("\n", " · "))
     figure.foot(
         f"Red, solid underline: for the target; blue, dashed: against. Colours: {scale}. "

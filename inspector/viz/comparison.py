@@ -1,7 +1,4 @@
-"""The picture of a comparison: what each method says about the same samples, and whether any of it can be believed.
-
-Magnitudes of different methods are not commensurate, so by default each method has a scale of its own, which is printed.
-"""
+"""The picture of a comparison: what each method says about the same samples, and whether any of it can be believed."""
 
 from __future__ import annotations
 
@@ -13,18 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 from matplotlib.lines import Line2D
 
-from inspector.records import Attribution, Comparison, Cost
+from inspector.records import Comparison, Cost
 from inspector.viz.bars import plot_intervals
-from inspector.viz.board import Board
 from inspector.viz.curves import looks, plot_curves
 from inspector.viz.figure import MUTED, SMALL, Figure, canvas, panel, shorten, styled
-from inspector.viz.images import as_picture, thin
-from inspector.viz.scales import Array, Scale, array, colour_map, number, signed
-from inspector.viz.strips import strips
-from inspector.viz.titles import sample_label
-from inspector.words.facts import Piece, pieces, target_of
+from inspector.viz.grid import Rows, Shared, check_scale, draw_grid, grid_height
+from inspector.viz.scales import Array, array, colour_map
+from inspector.words.facts import target_of
 
-Shared = Literal["shared", "row", "panel"]
 Part = Literal["grid", "scores", "curves", "agreement", "cost"]
 ALL: tuple[Part, ...] = ("grid", "scores", "curves", "agreement", "cost")
 Panel = Callable[[Axes], Any]
@@ -52,8 +45,7 @@ def show_comparison(
 
 
 def _check(scale: str, parts: Sequence[str]) -> None:
-    if scale not in ("shared", "row", "panel"):
-        raise ValueError(f"scale={scale!r} is none of 'shared', 'row' (within a method), 'panel'")
+    check_scale(scale)
     unknown = [part for part in parts if part not in ALL]
     if unknown or not parts:
         raise ValueError(f"parts={list(parts)!r}: choose from {', '.join(ALL)}")
@@ -86,13 +78,14 @@ def _alarms(comparison: Comparison, most: int = 4) -> list[str]:
 def _compose(
     comparison: Comparison, rows: list[list[Panel]], shown: int, scale: Shared, grid: bool, options: dict[str, Any]
 ) -> Figure:
-    heights = [grid_height(comparison, shown)] * grid + [_LEGEND * (1 + (len(comparison.labels) - 1) // 4)] * bool(rows)
+    maps = Rows(comparison.attributions, comparison.controls, shown, scale)
+    heights = [grid_height(maps)] * grid + [_LEGEND * (1 + (len(comparison.labels) - 1) // 4)] * bool(rows)
     heights += [0.75 + 0.21 * len(comparison.labels) if i == 0 else 2.3 for i in range(len(rows))]
     size = (9.8, sum(heights) + 1.2 + 0.18 * len(_alarms(comparison)))
     figure = Figure(figsize=options.pop("figsize", size), **options)
     outer = GridSpec(len(heights), 1, figure=figure, height_ratios=heights)
     if grid:
-        _grid(comparison, figure, outer[0], shown, scale)
+        draw_grid(maps, figure, outer[0])
     if rows:
         _legend(figure, outer[int(grid)], comparison)
     for row, panels in enumerate(rows, start=grid + 1):
@@ -118,115 +111,10 @@ def _legend(figure: Figure, place: Any, comparison: Comparison) -> None:
     ax = figure.add_subplot(place)
     ax.axis("off")
     styles = looks(comparison.labels, comparison.controls)
-    handles = [Line2D([], [], label=_named(comparison, label), **style) for label, style in styles.items()]
+    rows = Rows(comparison.attributions, comparison.controls)
+    handles = [Line2D([], [], label=rows.named(label), **style) for label, style in styles.items()]
     ax.legend(handles=handles, loc="center", ncols=min(len(handles), 4))
     figure.foot("Whiskers: 95% bootstrap interval of the mean over samples; bands: 1.96 standard errors; grey: the control.")
-
-
-def _named(comparison: Comparison, label: str) -> str:
-    return shorten(label, 26) + (" (control)" if label in comparison.controls else "")
-
-
-def grid_height(comparison: Comparison, shown: int) -> float:
-    """Inches that the grid of maps takes."""
-    piece = pieces(next(iter(comparison.attributions.values())))[0]
-    if piece.view == "image":
-        return 0.75 + (len(comparison.labels) + 1) * min(1.0, 6.6 / max(shown, 1)) * _tall(piece)
-    return min(shown, 3) * (0.95 + 0.19 * len(comparison.labels) + 0.75 * (piece.view == "sequence")) + 0.3
-
-
-def _tall(piece: Piece) -> float:
-    first = piece.input if piece.input is not None and piece.input.dim() == 4 else piece.heat
-    assert first is not None
-    return float(min(max(first.shape[-2] / first.shape[-1], 0.3), 1.6))
-
-
-def _grid(comparison: Comparison, figure: Figure, place: Any, shown: int, share: Shared) -> None:
-    found = {label: pieces(a)[0] for label, a in comparison.attributions.items()}
-    heats = {label: [_heat(piece, i) for i in range(shown)] for label, piece in found.items()}
-    scales = scales_of(heats, share, controls=comparison.controls)
-    draw = _maps if any(p.view == "image" for p in found.values()) else strips
-    draw(comparison, figure, place, heats, scales)
-    figure.foot(_scale_note(share))
-
-
-def _heat(piece: Piece, index: int) -> Array | None:
-    return None if piece.heat is None or index >= len(piece.heat) else array(piece.heat[index])
-
-
-def scales_of(
-    heats: dict[str, list[Array | None]], share: Shared, *, controls: Sequence[str] = ()
-) -> dict[str, list[Scale]]:
-    """For each label one scale per sample, the same object wherever it is shared."""
-    if share == "shared":
-        every = signed(
-            [h for label, row in heats.items() if label not in controls for h in row if h is not None], over="all maps"
-        )
-        return {label: [every] * len(row) for label, row in heats.items()}
-    if share == "row":
-        rows = {label: signed([h for h in row if h is not None], over="the row") for label, row in heats.items()}
-        return {label: [rows[label]] * len(row) for label, row in heats.items()}
-    return {label: [signed([] if h is None else h, over="this map") for h in row] for label, row in heats.items()}
-
-
-def _scale_note(share: Shared) -> str:
-    rule = "99th percentile of |a| (the maximum where that is 0)"
-    said = {
-        "row": f"Each row has its own scale, printed at its right: red is +, blue −, white 0; limits: {rule} over the row. "
-        "Colours compare within a row only.",
-        "shared": f"One scale for all maps, printed at the right: red is +, blue −, white 0; limits: {rule} over all "
-        "methods but the control. Methods have different units, so pale is not unimportant.",
-        "panel": f"Each map has its own scale: red is +, blue −, white 0; limits: {rule} of that map. "
-        "Colours compare within a map only.",
-    }
-    return said[share]
-
-
-def _maps(
-    comparison: Comparison, figure: Figure, place: Any, heats: dict[str, list[Array | None]], scales: dict[str, list[Scale]]
-) -> None:
-    first = next(iter(comparison.attributions.values()))
-    piece = pieces(first)[0]
-    shown = len(next(iter(heats.values())))
-    board = Board(figure.add_subplot(place), len(heats) + 1, shown, _tall(piece))
-    for i in range(shown):
-        if piece.input is not None and piece.input.dim() == 4:
-            board.put(as_picture(piece.input[i])[0], 0, i)
-        for row, label in enumerate(heats, start=1):
-            _map(board, heats[label][i], row, i, scales[label][i])
-    board.label_columns([_column(first, i) for i in range(shown)])
-    board.label_rows(["input", *(_row_label(comparison, label) for label in heats)])
-    board.label_right(["", *(_range(row) for row in scales.values())])
-
-
-def _map(board: Board, heat: Array | None, row: int, column: int, scale: Scale) -> None:
-    if heat is None or heat.ndim != 2:
-        board.write("no map", row, column)
-    else:
-        board.put(thin(heat), row, column, **scale.style)
-
-
-def _column(attribution: Attribution, index: int) -> str:
-    return "\n".join(line for line in sample_label(attribution, index, 14).split("\n") if not line.startswith("δ"))
-
-
-def _row_label(comparison: Comparison, label: str) -> str:
-    a = comparison.attributions[label]
-    lines = [_named(comparison, label)]
-    if a.layer is not None and a.layer not in label:
-        lines.append(f"at {shorten(a.layer, 24)}")
-    if a.delta is not None and a.delta.numel():
-        lines.append(f"sum off by {number(a.delta.abs().max().item())}")
-    return "\n".join(lines)
-
-
-def _range(row: list[Scale]) -> str:
-    same = all(scale is row[0] for scale in row)
-    return (
-        row[0].range_text
-        if same
-        else "own scales,\n" + f"±{min(s.high for s in row):.2g} to ±{max(s.high for s in row):.2g}"
-    )
 
 
 def _score_panels(comparison: Comparison) -> list[Panel]:

@@ -59,14 +59,20 @@ def spread_of(name: str, tensor: Tensor) -> Spread:
     return Spread(name, shape_text(tensor), levels, zeros, flat.size - finite.size)
 
 
-def show_store(store: Store, *more: Store, sample: int = 0, maps: int = 6, **figure: Any) -> Figure:
+def show_store(
+    store: Store, *more: Store, kind: Kind | None = None, sample: int = 0, maps: int = 6, **figure: Any
+) -> Figure:
     """An overview of one store: feature maps of one ``sample`` from up to ``maps`` layers, and the spread of every
-    site. Two stores: what differs at the sites they share."""
+    site. ``kind="attention"``: all layers and heads, and their rollout. Two stores: what differs at the sites they share."""
+    if kind == "attention":
+        from inspector.viz.call import show_layers_of_attention
+
+        return show_layers_of_attention(store, sample=sample, **figure)
     if more:
         from inspector.viz.difference import show_difference
 
         return show_difference(store, *more, **figure)
-    kinds = [kind for kind in store.kinds if tensors_of(store, kind)][:2]
+    kinds = [k for k in ([kind] if kind else store.kinds) if tensors_of(store, k)][:2]
     mosaics = _pick_maps(store, sample, maps)
     with styled():
         drawn = _compose(store, kinds, mosaics, figure)
@@ -209,11 +215,3 @@ def _bands(ax: Axes, spreads: list[Spread]) -> Any:
     ax.set_xlim(0, len(spreads) - 1)
     ax.set_xlabel(f"{len(spreads):,} sites in run order", color=MUTED)
     return ax
-
-
-def show_call(call: Call, **figure: Any) -> Figure:
-    """The picture of one call of one module: its first tensor in the way its shape asks for."""
-    from inspector.viz.call import call_figure
-
-    drawn: Figure = call_figure(call, **figure)
-    return drawn

@@ -3,12 +3,13 @@ features, beneath the sample's own signal."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
-from inspector.records import Attribution, Comparison
+from inspector.records import Attribution
 from inspector.viz.figure import COLOURS, MUTED, SMALL, Figure, panel, shorten
 from inspector.viz.scales import Array, Scale, array, colour_map
 from inspector.viz.sequences import LANES, cover_padding
@@ -20,20 +21,24 @@ NAMED = 44  # more positions than these are not named one by one
 
 
 def strips(
-    comparison: Comparison, figure: Figure, place: Any, heats: dict[str, list[Array | None]], scales: dict[str, list[Scale]]
+    first: Attribution,
+    figure: Figure,
+    place: Any,
+    heats: dict[str, list[Array | None]],
+    scales: dict[str, list[Scale]],
+    names: Mapping[str, str],
 ) -> None:
-    """One block per sample, three at most: its signal, then a strip per method."""
-    first = next(iter(comparison.attributions.values()))
+    """One block per sample, three at most: its signal, then a strip per label; what the samples are is read off
+    ``first``."""
     shown = min(3, len(next(iter(heats.values()))))
     piece = pieces(first)[0]
     signal = piece.view == "sequence"
     blocks = GridSpecFromSubplotSpec(shown, 1, subplot_spec=place)
+    ratios = [1.0] * signal + [len(heats) / 3.6]
     for i in range(shown):
-        parts = GridSpecFromSubplotSpec(
-            1 + signal, 1, subplot_spec=blocks[i], height_ratios=[1.0] * signal + [len(heats) / 3.6]
-        )
-        ax = figure.add_subplot(parts[signal])
-        plot_strips({label: row[i] for label, row in heats.items()}, {k: v[i] for k, v in scales.items()}, ax=ax)
+        parts = GridSpecFromSubplotSpec(1 + signal, 1, subplot_spec=blocks[i], height_ratios=ratios)
+        ax = figure.add_subplot(parts[int(signal)])
+        plot_strips({names[k]: row[i] for k, row in heats.items()}, {names[k]: v[i] for k, v in scales.items()}, ax=ax)
         _positions(ax, first, piece, i)
         top = figure.add_subplot(parts[0], sharex=ax) if signal else ax
         if signal:
@@ -56,14 +61,15 @@ def plot_strips(heats: dict[str, Array | None], scales: dict[str, Scale], *, ax:
         ax.annotate(scale.range_text, (1.01, row), xycoords=ax.get_yaxis_transform(), size=SMALL, color=MUTED, va="center")
     ax.set_xlim(-0.5, longest - 0.5)
     ax.set_ylim(len(heats) - 0.5, -0.5)
-    ax.set_yticks(range(len(heats)), labels=[shorten(label, 26) for label in heats])
+    ax.set_yticks(range(len(heats)), labels=[shorten(label, 36) for label in heats])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     return drawn
 
 
 def _positions(ax: Axes, attribution: Attribution, piece: Piece, index: int) -> None:
-    assert piece.heat is not None
+    if piece.heat is None or piece.heat.dim() != 2:
+        return
     length = piece.heat.shape[1]
     names = _names(attribution, piece, index, length)
     cover_padding(ax, valid_of(attribution.samples, index, length))

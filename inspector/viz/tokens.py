@@ -62,6 +62,12 @@ def lines_of(tokens: Sequence[str], columns: int) -> int:
     return max((p.line for p in flow(tokens, columns)), default=0) + 1
 
 
+def unpadded(tokens: Sequence[str], valid: Tensor) -> list[str]:
+    """The tokens without the padding at their end."""
+    real = valid.cpu().numpy()
+    return list(tokens[: int(np.flatnonzero(real)[-1]) + 1 if real.any() else 1])
+
+
 @panel
 def plot_tokens(
     tokens: Sequence[str],

@@ -1,0 +1,170 @@
+"""The grid of several attributions of the same samples: a row for each, the samples as columns, and a scale that is
+printed. Magnitudes of different methods are not commensurate, so by default each row has a scale of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from inspector.records import Attribution
+from inspector.viz.board import Board
+from inspector.viz.figure import Figure, shorten, styled
+from inspector.viz.images import as_picture, thin
+from inspector.viz.scales import Array, Scale, array, number, signed
+from inspector.viz.strips import strips
+from inspector.viz.titles import sample_label
+from inspector.words.facts import Piece, pieces, target_of, where_of
+
+Shared = Literal["shared", "row", "panel"]
+Heats = dict[str, list[Array | None]]
+
+
+class Rows(NamedTuple):
+    """What is drawn: attributions by label, which of them are controls, how many samples, and who shares a scale."""
+
+    attributions: Mapping[str, Attribution]
+    controls: Sequence[str] = ()
+    shown: int = 6
+    share: Shared = "row"
+
+    @property
+    def first(self) -> Attribution:
+        return next(iter(self.attributions.values()))
+
+    @property
+    def pieces(self) -> dict[str, Piece]:
+        return {label: pieces(a)[0] for label, a in self.attributions.items()}
+
+    def named(self, label: str) -> str:
+        """A label as it is written, controls marked."""
+        return shorten(label, 26) + (" (control)" if label in self.controls else "")
+
+
+def check_scale(scale: str) -> None:
+    """Raises ValueError that names the three ways to share a scale."""
+    if scale not in ("shared", "row", "panel"):
+        raise ValueError(f"scale={scale!r} is none of 'shared', 'row' (within a method), 'panel'")
+
+
+def show_attributions(
+    attributions: Mapping[str, Attribution], *, samples: int = 6, scale: Shared = "row", **figure: Any
+) -> Figure:
+    """Several methods or layers on the same samples; ``scale`` as in the picture of a comparison."""
+    check_scale(scale)
+    if not attributions:
+        raise ValueError("there is no attribution to show: the mapping is empty")
+    count = max(len(a.samples) for a in attributions.values())
+    rows = Rows(attributions, (), min(samples, count), scale)
+    with styled():
+        size = (9.8, grid_height(rows) + 1.2)
+        drawn = Figure(figsize=figure.pop("figsize", size), **figure)
+        draw_grid(rows, drawn, drawn.add_gridspec(1, 1)[0])
+    target = target_of(rows.first)
+    some = f"{rows.shown} of {count} samples shown" if rows.shown < count else f"{count} samples"
+    drawn.head(f"{len(attributions)} attributions" + (f" → {target}" if target else ""), some)
+    return drawn
+
+
+def labelled(attributions: Sequence[Attribution]) -> dict[str, Attribution]:
+    """Labels from method and layer, numbered where they are the same."""
+    names = [where_of(a) for a in attributions]
+    marks = [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return dict(zip(marks, attributions, strict=True))
+
+
+def grid_height(rows: Rows) -> float:
+    """Inches that the grid of maps takes."""
+    found, labels = rows.pieces, len(rows.attributions)
+    piece = next(iter(found.values()))
+    if any(p.view == "image" for p in found.values()):
+        return 0.75 + (labels + 1) * min(1.0, 6.6 / max(rows.shown, 1)) * _tall(piece)
+    return min(rows.shown, 3) * (0.95 + 0.19 * labels + 0.75 * (piece.view == "sequence")) + 0.3
+
+
+def _tall(piece: Piece) -> float:
+    first = piece.input if piece.input is not None and piece.input.dim() == 4 else piece.heat
+    if first is None or first.dim() < 2:
+        return 1.0
+    return float(min(max(first.shape[-2] / first.shape[-1], 0.3), 1.6))
+
+
+def draw_grid(rows: Rows, figure: Figure, place: Any) -> None:
+    """Draw into ``place``, a cell of the figure's grid, and say below how to read the colours."""
+    heats = {label: [_heat(piece, i) for i in range(rows.shown)] for label, piece in rows.pieces.items()}
+    scales = scales_of(heats, rows.share, controls=rows.controls)
+    if any(piece.view == "image" for piece in rows.pieces.values()):
+        _maps(rows, figure, place, heats, scales)
+    else:
+        names = {label: rows.named(label) for label in heats}
+        strips(rows.first, figure, place, heats, scales, names)
+    figure.foot(_scale_note(rows.share))
+
+
+def _heat(piece: Piece, index: int) -> Array | None:
+    return None if piece.heat is None or index >= len(piece.heat) else array(piece.heat[index])
+
+
+def scales_of(heats: Heats, share: Shared, *, controls: Sequence[str] = ()) -> dict[str, list[Scale]]:
+    """For each label one scale per sample, the same object wherever it is shared."""
+    if share == "shared":
+        every = signed(
+            [h for label, row in heats.items() if label not in controls for h in row if h is not None], over="all maps"
+        )
+        return {label: [every] * len(row) for label, row in heats.items()}
+    if share == "row":
+        rows = {label: signed([h for h in row if h is not None], over="the row") for label, row in heats.items()}
+        return {label: [rows[label]] * len(row) for label, row in heats.items()}
+    return {label: [signed([] if h is None else h, over="this map") for h in row] for label, row in heats.items()}
+
+
+def _scale_note(share: Shared) -> str:
+    rule = "99th percentile of |a| (the maximum where that is 0)"
+    said = {
+        "row": f"Each row has its own scale, printed at its right: red is +, blue −, white 0; limits: {rule} over the row. "
+        "Colours compare within a row only.",
+        "shared": f"One scale for all maps, printed at the right: red is +, blue −, white 0; limits: {rule} over all "
+        "methods but the control. Methods have different units, so pale is not unimportant.",
+        "panel": f"Each map has its own scale: red is +, blue −, white 0; limits: {rule} of that map. "
+        "Colours compare within a map only.",
+    }
+    return said[share]
+
+
+def _maps(rows: Rows, figure: Figure, place: Any, heats: Heats, scales: dict[str, list[Scale]]) -> None:
+    piece = next(p for p in rows.pieces.values() if p.view == "image")
+    board = Board(figure.add_subplot(place), len(heats) + 1, rows.shown, _tall(piece))
+    for i in range(rows.shown):
+        if piece.input is not None and piece.input.dim() == 4:
+            board.put(as_picture(piece.input[i])[0], 0, i)
+        for row, label in enumerate(heats, start=1):
+            _map(board, heats[label][i], row, i, scales[label][i])
+    board.label_columns([_column(rows.first, i) for i in range(rows.shown)])
+    board.label_rows(["input", *(_row_label(rows, label) for label in heats)])
+    board.label_right(["", *(_range(row) for row in scales.values())])
+
+
+def _map(board: Board, heat: Array | None, row: int, column: int, scale: Scale) -> None:
+    if heat is None or heat.ndim != 2:
+        board.write("no map", row, column)
+    else:
+        board.put(thin(heat), row, column, **scale.style)
+
+
+def _column(attribution: Attribution, index: int) -> str:
+    return "\n".join(line for line in sample_label(attribution, index, 14).split("\n") if not line.startswith("δ"))
+
+
+def _row_label(rows: Rows, label: str) -> str:
+    a = rows.attributions[label]
+    lines = [rows.named(label)]
+    if a.layer is not None and a.layer not in label:
+        lines.append(f"at {shorten(a.layer, 24)}")
+    if a.delta is not None and a.delta.numel():
+        lines.append(f"sum off by {number(a.delta.abs().max().item())}")
+    return "\n".join(lines)
+
+
+def _range(row: list[Scale]) -> str:
+    if all(scale is row[0] for scale in row):
+        return row[0].range_text
+    return f"own scales,\n±{min(s.high for s in row):.2g} to ±{max(s.high for s in row):.2g}"
