@@ -14,6 +14,7 @@ from inspector.report.markup import Html, join, tag, text
 from inspector.report.sections import Section, sections
 
 GENERATOR = "inspector"
+SCRIPTS = ("page.js", "view.js", "heat.js", "start.js")
 _Native = type(Path())
 
 
@@ -42,7 +43,7 @@ def report(path: str | Path, *records: Any, title: str = "", private: bool = Fal
 
 def page(chapters: list[Section], title: str, private: bool = False) -> str:
     """The whole document as text."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = _asset("page.css"), "".join(map(_asset, SCRIPTS))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     head = tag(
         "head",

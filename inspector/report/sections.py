@@ -13,9 +13,11 @@ from inspector import records as nouns
 from inspector.describe import describe
 from inspector.records.store import Call
 from inspector.report import tables
+from inspector.report.heat import attribution_viewer, comparison_viewer
 from inspector.report.markup import Html, tag
 from inspector.report.tables import Table
 from inspector.viz import show
+from inspector.words.facts import where_of
 
 SHOWN = 1000  # rows of one table; a page of a model with more says how many there are
 
@@ -31,19 +33,20 @@ class Section(NamedTuple):
 
 
 class Part(NamedTuple):
-    """How one kind of record is shown: its tables, and which of words and picture it has, also on a private page."""
+    """How one kind of record is shown: its tables, and which of words, picture and viewer it has."""
 
     tables: Callable[..., Iterator[Table]]
     title: Callable[[Any], str] = lambda record: ""
     words: bool = True
     picture: bool = True
+    viewer: Callable[[Any], Html] | None = None
     bare: bool = False  # holds inputs or activations: on a private page only tables, which know how to keep quiet
 
 
 PARTS: dict[type, Part] = {
     nouns.Assessment: Part(tables.assessment, lambda a: f"How well {_model(a)} does{f' on {a.name}' if a.name else ''}"),
-    nouns.Attribution: Part(tables.attribution, lambda a: a.method + (f" at {a.layer}" if a.layer else ""), bare=True),
-    nouns.Comparison: Part(tables.comparison, lambda c: f"{_explained(c)}, compared", bare=True),
+    nouns.Attribution: Part(tables.attribution, where_of, viewer=attribution_viewer, bare=True),
+    nouns.Comparison: Part(tables.comparison, lambda c: f"{_explained(c)}, compared", viewer=comparison_viewer, bare=True),
     nouns.Scores: Part(tables.scores, lambda s: "Scores", words=False, picture=False),
     nouns.Store: Part(tables.store, lambda s: f"What passed through {s.model or 'the model'}", words=False, bare=True),
     Call: Part(tables.call, lambda c: str(c.site), words=False, bare=True),
@@ -92,6 +95,7 @@ def _noun(record: Any, part: Part, title: str, private: bool) -> Section:
     told = part.words and not hidden
     body = words(describe(record)) if told else _warnings(getattr(record, "warnings", ()))
     body += [picture(show(record), title)] if part.picture and not hidden else []
+    body += [part.viewer(record)] if part.viewer and not hidden else []
     body += [note("The pictures and words of this record come from single samples and are left out.")] if hidden else []
     options = {"private": True} if hidden and part.tables not in (tables.attribution, tables.comparison) else {}
     body += [_table(table) for table in part.tables(record, **options)]

@@ -1,0 +1,2 @@
+// Last, when every kind of viewer is known.
+start();
