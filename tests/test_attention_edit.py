@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from inspector.hooks import capture, edit
+from inspector.hooks.attention_gradients import attention_gradients
 
 SHAPES = {
     "plain": {},
@@ -256,3 +257,31 @@ def test_a_checkpointed_edit_is_replayed_in_backward(reentrant):
             model(start).square().sum().backward()
         grads.append(start.grad)
     close(*grads)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_gradients_of_weights_are_those_of_small_changes(trainable):
+    model, x = encoder().double().eval().requires_grad_(trainable), torch.randn(2, 4, 8).double()
+    paths = ["layers.0.self_attn", "layers.1.self_attn"]
+    plain = [p.grad for p in model.parameters()]
+    found = attention_gradients(model, paths, lambda: model(x)[:, 0, 3])
+    assert [p.grad for p in model.parameters()] == plain
+    for path in paths:
+        weights, gradient = found[path]
+        assert weights.shape == gradient.shape == (2, 2, 4, 4)
+        nudge = torch.zeros_like(weights)
+        nudge[1, 0, 0, 2] = 1e-6
+        scores = []
+        for sign in (1, -1):
+            with torch.no_grad(), edit(model, {f"{path}:attention": weights + sign * nudge}):
+                scores.append(model(x)[1, 0, 3])
+        close((scores[0] - scores[1]) / 2e-6, gradient[1, 0, 0, 2], 1e-6)
+    assert (found[paths[1]].gradient[:, :, 1:] == 0).all(), "only the first position is asked for"
+
+
+def test_gradients_of_weights_ask_for_a_module_that_runs_once():
+    model, x = encoder().eval(), torch.randn(2, 4, 8)
+    with pytest.raises(LookupError, match="more than once"):
+        attention_gradients(model, ["layers.0.self_attn"], lambda: model(x) + model(2 * x))
+    with pytest.raises(LookupError, match="did not run"):
+        attention_gradients(model, ["layers.0.self_attn"], lambda: x.clone().requires_grad_().sum())

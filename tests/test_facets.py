@@ -500,3 +500,44 @@ def test_watching_changes_no_bit_of_any_module_of_pytorch():
             torch.testing.assert_close(watched, plain, rtol=0, atol=0, equal_nan=True, msg=info.name)
             seen.add(info.name)
     assert len(seen) > 100
+
+
+def test_parameters_given_for_one_call_are_those_that_count():
+    torch.manual_seed(0)
+    mha, x = nn.MultiheadAttention(8, 2), torch.randn(5, 3, 8)
+    other = {name: torch.randn_like(p) for name, p in mha.named_parameters()}
+    with capture(mha, "", what="attention") as store:
+        _, weights = torch.func.functional_call(mha, other, (x, x, x))
+    close(store[""].attention.mean(1), weights)
+
+
+def test_a_module_inside_itself_and_a_frozen_first_layer_are_no_trap():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    encoder.layers[0].requires_grad_(False)
+    encoder.itself = nn.ModuleList([encoder])
+    with capture(encoder, "", what="attention") as store:
+        encoder(torch.randn(2, 3, 8))
+    assert "fused path of (model)" in store[""].why["attention"]
+
+
+@pytest.mark.slow
+def test_torchvisions_transformers_are_seen_or_say_why():
+    from torchvision.models import SwinTransformer, VisionTransformer
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 32, 32)
+    model = VisionTransformer(32, 8, 2, 4, 16, 32).eval()
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), capture(model, what=("input", "attention")) as store:
+            model(x)
+        seen = [name for name in store if store[name].attention is not None]
+        assert seen == [f"encoder.layers.encoder_layer_{i}.self_attention" for i in range(2)]
+        for name in seen:
+            inputs = [value.detach() for value in list(store[name].input.values())[:3]]
+            close(store[name].attention, true_weights(model.get_submodule(name), *inputs))
+    swin = SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4]).eval()
+    with capture(swin, what="attention") as store:
+        swin(x)
+    assert all(
+        call.attention is None and "no attention that can be seen" in call.why["attention"] for call in store.values()
+    )

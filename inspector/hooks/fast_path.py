@@ -35,13 +35,15 @@ def may_fuse(module: nn.Module) -> bool:
     """Whether the module's next call could take the fused path."""
     if module.training or not torch.backends.mha.get_fastpath_enabled():
         return False
-    return not (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
+    asked = module.layers[0] if isinstance(module, nn.TransformerEncoder) else module  # it decides by its first layer
+    return not (torch.is_grad_enabled() and any(p.requires_grad for p in asked.parameters()))
 
 
-def _fusing(path: str, module: nn.Module, asked: set[int]) -> list[tuple[str, nn.Module]]:
+def _fusing(path: str, module: nn.Module, asked: set[int], above: tuple[int, ...] = ()) -> list[tuple[str, nn.Module]]:
     """Fusing modules that run inside this one with no chosen module between."""
     found: list[tuple[str, nn.Module]] = [(path, module)] if isinstance(module, _FUSED) else []
+    above = (*above, id(module))
     for name, child in module.named_children():
-        if id(child) not in asked:
-            found += _fusing(f"{path}.{name}" if path else name, child, asked)
+        if id(child) not in asked and id(child) not in above:
+            found += _fusing(f"{path}.{name}" if path else name, child, asked, above)
     return found
