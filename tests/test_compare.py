@@ -196,7 +196,8 @@ def test_progress_is_told_step_by_step():
     model, samples = planted()
     seen = []
     compare(model, samples, methods=("saliency",), metrics=("deletion",), progress=lambda *step: seen.append(step))
-    assert [done for done, _, _ in seen] == list(range(len(seen)))
+    assert [done for done, _, _ in seen][:-1] == list(range(len(seen) - 1))
+    assert seen[-1][0] == seen[-1][1]
     assert seen[0][2] == "saliency"
     assert len(seen) <= seen[0][1]
 
@@ -262,6 +263,36 @@ def test_gaps_between_groups_are_the_difference_of_group_means():
     assert found.gaps("auroc")["city"]["saliency"].mean == 0
     assert found.by_group("auroc")["city"]["south"]["knows_the_north"].mean == 0
     assert set(found.gaps("auroc")) == {"city", "age"}
+
+
+def test_a_group_that_is_explained_worse_is_named_and_equal_groups_are_not():
+    model, samples = planted()
+    samples = Samples(
+        samples.inputs.repeat(4, 1),
+        samples.target.repeat(4),
+        samples.evidence.repeat(4, 1),
+        groups=samples.groups["city"] * 4,
+    )
+    north = torch.tensor([city == "north" for city in samples.groups])
+
+    def north_only(score, values):
+        right = values.detach() * torch.tensor([3.0, -2.0, 0, 0, 0, 0, 0, 0])
+        return torch.where(north[: len(values), None], right, right.flip(1))
+
+    found = compare(model, samples, methods=(north_only, "input_x_gradient"), metrics=("auroc", "deletion"))
+    said = [w for w in found.warnings if "worse than the others" in w]
+    assert said
+    assert all(w.startswith("north_only explains group=south worse than the others by") for w in said)
+
+
+def test_methods_by_default_suit_rows_and_images():
+    assert compare(slow.row_model(), torch.randn(N, 7), target=1).methods == [
+        "saliency",
+        "input_x_gradient",
+        "integrated_gradients",
+    ]
+    images = compare(slow.pixel_model(), torch.randn(N, 2, 6, 5), target=1)
+    assert images.methods == ["saliency", "input_x_gradient", "integrated_gradients", "grad_cam"]
 
 
 def test_the_share_on_named_features_is_of_the_absolute_map(whole):

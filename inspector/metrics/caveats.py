@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import NormalDist
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from inspector.metrics.baselines import base_tensors, same_as
 from inspector.metrics.surface import surface
 from inspector.metrics.table import Metric
 from inspector.records import Attribution, Scores
+from inspector.records.comparison import members
 
 FEW = 10  # samples below which an interval says little
 BROKEN = 0.05  # completeness error above which the claim does not hold
@@ -32,6 +34,7 @@ def caveats(
         *_incomplete(scores, methods),
         *_circular(model, methods, rows),
         *_unreadable(methods),
+        *_unequal(scores, methods, rows),
     ]
 
 
@@ -98,4 +101,34 @@ def _unreadable(methods: Mapping[str, Attribution]) -> Iterator[str]:
         if flat:
             yield f"{label} is the same at every position in {flat} of {len(laid.heat)} maps, so its order there is luck"
         elif attribution.layer is None and sum(spread) / len(spread) < TIED:
-            yield f"{label} has the same value at most positions, so much of its order is luck"
+            share = sum(spread) / len(spread)
+            yield f"{label} has few different values ({share:.0%} of its positions), so luck decides much of its order"
+
+
+def _unequal(scores: Scores, methods: Mapping[str, Attribution], rows: Mapping[str, Metric]) -> Iterator[str]:
+    """Groups of people whose explanations are worse, where that is more than chance among all that was looked at."""
+    samples = next(iter(methods.values())).samples
+    columns = {name: members(column) for name, column in samples.group_columns().items()}
+    metrics = [name for name, row in rows.items() if row.kind in ("faithfulness", "evidence") and row.better]
+    looks = sum(len(groups) for groups in columns.values()) * len(metrics) * len(methods)
+    for column, groups in columns.items():
+        for label in methods:
+            for metric in metrics:
+                for group, own in groups.items():
+                    worse = _worse(scores, label, metric, own, chance=0.05 / looks)
+                    if worse:
+                        yield f"{label} explains {column}={group} worse than the others by {metric} ({worse})"
+
+
+def _worse(scores: Scores, label: str, metric: str, own: torch.Tensor, chance: float) -> str:
+    """The group's mean against the others', where Welch's test finds it on the worse side; else nothing."""
+    values = scores[label][metric].double()
+    both = [some[some.isfinite()] for some in (values[own], values[~own])]
+    if min(map(len, both)) < FEW:
+        return ""
+    difference = (both[0].mean() - both[1].mean()).item()
+    error = sum(some.var().item() / len(some) for some in both) ** 0.5
+    worse = difference < 0 if scores.better(metric) == "high" else difference > 0
+    if not worse or abs(difference) <= NormalDist().inv_cdf(1 - chance) * error:
+        return ""
+    return f"{both[0].mean().item():.3g} against {both[1].mean().item():.3g}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from inspector.attribution import METHODS
 from inspector.attribution.untouched import untouched
@@ -21,6 +21,7 @@ from inspector.metrics.surface import surface
 from inspector.metrics.table import Metric, chosen
 from inspector.provenance import provenance
 from inspector.records import Attribution, Comparison, Cost, Samples, as_samples
+from inspector.tensors import shape_text
 
 METHODS_BY_DEFAULT = ("saliency", "input_x_gradient", "integrated_gradients", "grad_cam")
 Progress = bool | None | Callable[[int, int, str], None]
@@ -42,7 +43,8 @@ def compare(
 
     inputs: Samples, or what the model takes. methods: names or functions, or a mapping of labels to these or to
     ``dict(method="integrated_gradients", baselines=...)``. metrics: as in ``score``. layer: for methods that need one;
-    None is the last module with spatial or time axes, named in ``settings``. progress: True, False, None (a bar where it
+    None is the last module with spatial or time axes, named in ``settings``; where there is none, the methods by default
+    leave Grad-CAM out. progress: True, False, None (a bar where it
     lasts and somebody is watching), or a function of (done, total, label). options go to every method.
     """
     samples = as_samples(inputs, target)
@@ -50,7 +52,7 @@ def compare(
         raise ValueError(
             "compare needs two samples or more, to tell differences from luck; for one, use attribute and score"
         )
-    asked, rows = wanted(methods), chosen(metrics)
+    asked, rows = wanted(_that_apply(model, samples, methods, layer)), chosen(metrics)
     _check_evidence(samples, rows)
     given_layer, layer = layer, _layer_for(model, samples, asked, layer)
     asked = {label: {"layer": layer} | own if _needs_layer(own["method"]) else own for label, own in asked.items()}
@@ -69,7 +71,7 @@ def compare(
         "seed": seed,
         "samples": len(samples),
         "metrics": {name: {"baseline": row.baseline} for name, row in rows.items()},
-        "methods": {label: {k: str(v) for k, v in own.items()} for label, own in asked.items()},
+        "methods": {label: {k: _said(v) for k, v in own.items()} for label, own in asked.items()},
         "model": provenance(model, seed=seed),
     }
     cost = {label: a.cost if label in asked else Cost() for label, a in made.items()}
@@ -90,6 +92,17 @@ def wanted(methods: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _that_apply(model: nn.Module, samples: Samples, methods: Any, layer: Any) -> Any:
+    """The methods by default need no thought: Grad-CAM is only among them where some layer has positions."""
+    if methods is not METHODS_BY_DEFAULT or layer is not None:
+        return methods
+    try:
+        last_with_positions(model, samples)
+    except LookupError:
+        return tuple(name for name in methods if not _needs_layer(name))
+    return methods
+
+
 def free(name: str, taken: Mapping[str, Any]) -> str:
     """A label for a control that no method of the user's has."""
     return name if name not in taken else free(f"{name}_control", taken)
@@ -103,6 +116,11 @@ def _entry(label: str, entry: Any) -> dict[str, Any]:
 
 def _name(method: Any) -> str:
     return method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
+
+
+def _said(value: Any) -> str:
+    """An option as text: the settings say what was asked, the attributions hold what was used."""
+    return f"tensor {shape_text(value)}" if isinstance(value, Tensor) else _name(value) if callable(value) else str(value)
 
 
 def _needs_layer(method: Any) -> bool:
@@ -156,6 +174,7 @@ def _steps(progress: Progress, total: int) -> Iterator[Callable[[str], None]]:
     if callable(progress):
         done = iter(range(total + 1))
         yield lambda label: progress(next(done), total, label)
+        progress(total, total, "done")
         return
     from tqdm import tqdm
 

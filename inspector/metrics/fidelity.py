@@ -80,8 +80,9 @@ def random_removals(laid: Surface, counts: Tensor, seed: int) -> Tensor:
     """(draws, batch, positions) True where a random set of ``counts`` (draws, batch) valid positions is removed."""
     generator = torch.Generator().manual_seed(seed)
     draws, positions = len(counts), laid.heat.shape[1]
-    luck = torch.rand(draws, positions, generator=generator, dtype=torch.float64).to(laid.heat.device)
-    luck = luck[:, None].expand(-1, len(laid.heat), -1).masked_fill(~laid.valid, torch.inf)
+    luck = torch.rand(draws, 1, positions, generator=generator, dtype=torch.float64).to(laid.heat.device)
+    if not laid.valid.all():  # padding comes last in each sample's own order; else all share one, which is far smaller
+        luck = luck.expand(-1, len(laid.heat), -1).masked_fill(~laid.valid, torch.inf)
     return luck.argsort(-1).argsort(-1) < counts[..., None]
 
 

@@ -77,7 +77,7 @@ class Comparison(Saved):
         return {
             column: {
                 group: {label: bootstrap(self.scores[label][metric][rows]) for label in self.methods}
-                for group, rows in masks
+                for group, rows in masks.items()
             }
             for column, masks in self._group_masks().items()
         }
@@ -86,7 +86,9 @@ class Comparison(Saved):
         """``[column][label]``: the best minus the worst group mean. It is 0 or more, so read the lower bound: resampling
         noise alone lifts it above 0, least where groups are large."""
         return {
-            column: {label: bootstrap_gap([self.scores[label][metric][rows] for _, rows in masks]) for label in self.methods}
+            column: {
+                label: bootstrap_gap([self.scores[label][metric][rows] for rows in masks.values()]) for label in self.methods
+            }
             for column, masks in self._group_masks().items()
         }
 
@@ -104,14 +106,8 @@ class Comparison(Saved):
         chosen = torch.tensor([known.index(name) for name in wanted])
         return {label: _share(a.heat, chosen) for label, a in self.attributions.items()}
 
-    def _group_masks(self) -> dict[str, list[tuple[str, Tensor]]]:
-        columns = {
-            name: np.asarray([str(v) for v in _plain(column)]) for name, column in self.samples.group_columns().items()
-        }
-        return {
-            name: [(str(group), torch.from_numpy(values == group)) for group in np.unique(values)]
-            for name, values in columns.items()
-        }
+    def _group_masks(self) -> dict[str, dict[str, Tensor]]:
+        return {name: members(column) for name, column in self.samples.group_columns().items()}
 
     def to_tree(self) -> dict[str, Any]:
         changed = {
@@ -166,5 +162,8 @@ def _share(heat: Tensor, chosen: Tensor) -> Tensor:
     return weight[:, chosen].sum(1) / weight.sum(1)
 
 
-def _plain(column: Any) -> list[Any]:
-    return column.tolist() if isinstance(column, (Tensor, np.ndarray)) else list(column)
+def members(column: Any) -> dict[str, Tensor]:
+    """Group -> bool (batch,) of who belongs to it, for one column of labels."""
+    labels = column.tolist() if isinstance(column, (Tensor, np.ndarray)) else list(column)
+    values = np.asarray([str(label) for label in labels])
+    return {str(group): torch.from_numpy(values == group) for group in np.unique(values)}
