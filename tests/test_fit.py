@@ -109,6 +109,19 @@ def test_progress_may_be_a_function_of_the_epoch(task):
     assert [epoch for epoch, _ in told] == [1, 2, 3]
 
 
+def test_a_last_batch_of_one_does_not_stop_batch_norm():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    samples = Samples(torch.rand(9, 3), torch.arange(9) % 2)
+    models.fit(model, samples, epochs=1, batch_size=4, validation=0, progress=False)
+
+
+def test_no_samples_are_refused():
+    samples = Samples(torch.rand(0, 3), torch.zeros(0, dtype=torch.long))
+    for verb in (lambda m: models.fit(m, samples, epochs=1, progress=False), lambda m: models.assess(m, samples)):
+        with pytest.raises(ValueError, match="no samples"):
+            verb(nn.Linear(3, 2))
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [(None, "there is none"), (torch.zeros(8), "torch.float32"), (torch.full((8,), 9), "goes from 9 to 9")],

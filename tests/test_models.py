@@ -94,6 +94,16 @@ def test_a_mask_that_is_none_is_refused(reader, padded, change, message):
         reader(padded[0], change(padded[1]))
 
 
+def test_one_sequence_without_a_batch_axis_is_refused(reader):
+    with pytest.raises(ValueError, match="batch of 1"):
+        reader(torch.rand(6, 5))
+
+
+def test_a_batch_of_none_gives_none(reader):
+    assert reader(torch.rand(0, 6, 5)).shape == (0, 3)
+    assert models.CNN()(torch.rand(0, 1, 28, 28)).shape == (0, 10)
+
+
 def test_the_attention_weights_are_an_ordinary_capture_and_skip_padding(padded):
     model, weights = models.AttentionClassifier(5, 7, 3), []
     model.softmax.register_forward_hook(lambda *event: weights.append(event[-1]))

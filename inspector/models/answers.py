@@ -14,6 +14,8 @@ from inspector.tensors import run
 def class_target(samples: Samples) -> Tensor:
     """The target as class indices (batch,); ValueError where there is none or it is something else."""
     target = samples.target
+    if not len(samples):
+        raise ValueError("there are no samples; give at least one")
     if target is None or target.dim() != 1 or target.is_floating_point() or target.is_complex():
         given = "none" if target is None else f"{target.dtype} {tuple(target.shape)}"
         raise ValueError(f"samples need a target of class indices, an integer tensor ({len(samples)},); there is {given}")
@@ -42,6 +44,7 @@ def class_scores(model: nn.Module, samples: Samples) -> Tensor:
 
 def all_class_scores(model: nn.Module, samples: Samples, batch_size: int) -> Tensor:
     """Class scores of all samples in eval mode and without gradients, on the CPU; leaves the model in eval mode."""
+    class_target(samples)  # before any work is done
     model.eval()
     with torch.no_grad():
         parts = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]

@@ -44,8 +44,7 @@ class AttentionClassifier(nn.Module):
         if self.embedding is not None:
             valid = _until_the_last_token(inputs) if valid is None else valid
             inputs = self.embedding(inputs)
-        if valid is not None:
-            steps.check(valid, inputs)
+        steps.check(inputs, valid)
         return inputs, valid
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from inspector.models.answers import all_class_scores, class_scores, class_target
@@ -49,9 +50,8 @@ def fit(
     rows: list[dict[str, float]] = []
     with as_found(model), own_randomness(model, seed) as draw, _reporting(progress, epochs) as report:
         for epoch in range(1, epochs + 1):
-            order = torch.randperm(len(train), generator=draw)
-            batches = [train[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
-            row = _epoch(model, optimizer, batches, epoch)
+            batches = _batches(torch.randperm(len(train), generator=draw), batch_size)
+            row = _epoch(model, optimizer, [train[rows] for rows in batches], epoch)
             rows.append(row | (_watch(model, held, batch_size) if held else {}))
             decay.step()
             report(epoch, rows[-1])
@@ -68,6 +68,14 @@ def _halves(samples: Samples, validation: float | Samples, seed: int) -> tuple[S
         return samples, None
     train, held = stratified(target.cpu(), validation, seed)
     return samples[train], samples[held]
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """Row numbers by batch; a last batch of one joins the one before, because batch norm cannot train on it."""
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1 < size:
+        starts.pop()
+    return [order[i:j] for i, j in pairwise([*starts, len(order)])]
 
 
 def _epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Samples], epoch: int) -> dict[str, float]:

@@ -27,8 +27,7 @@ class LSTMClassifier(nn.Module):
         self.out = nn.Linear(hidden * (2 if bidirectional else 1), classes)
 
     def forward(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:  # (batch, 28, 28), (batch, 28)
-        if valid is not None:
-            steps.check(valid, inputs)
+        steps.check(inputs, valid)
         states = self._read(inputs, valid)  # (batch, 28, 64), twice as wide if bidirectional
         end = steps.last(states, valid)  # (batch, 64)
         if self.lstm.bidirectional:  # who reads backward has read everything at the first step

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 
-def check(valid: Tensor, steps: Tensor) -> None:
-    """Raise ValueError unless ``valid`` (batch, time) is a bool mask of ``steps`` (batch, time, ...): some True steps,
-    then only False ones."""
+def check(steps: Tensor, valid: Tensor | None) -> None:
+    """Raise ValueError unless ``steps`` are (batch, time, features) and ``valid``, if given, is a bool mask (batch, time)
+    of some True steps, then only False ones."""
+    if steps.dim() != 3:
+        raise ValueError(f"inputs must be (batch, time, features), not {tuple(steps.shape)}; one sequence is a batch of 1")
+    if valid is None:
+        return
     if valid.shape != steps.shape[:2] or valid.dtype != torch.bool:
         given, wanted = f"{valid.dtype} {tuple(valid.shape)}", tuple(steps.shape[:2])
         raise ValueError(f"valid must be a bool mask of shape {wanted} (batch, time), not {given}")
