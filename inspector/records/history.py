@@ -13,7 +13,7 @@ from inspector.records.stats import Column, Series, Stats
 
 __all__ = ["LOG2_BINS", "Column", "Finding", "History", "Series", "Stats"]
 
-# What each bin of a histogram counts: zeros, then 2**e <= |value| < 2**(e + 1) for e from -40 to 23 (the first and the
+# What each bin of a histogram counts: zeros, then 2**e <= the absolute value < 2**(e + 1) for e from -40 to 23 (the first and the
 # last take what lies beyond), then what is not finite. One set for all, so that counts can be added.
 LOG2_BINS: tuple[str, ...] = ("zero", *(f"2**{e}" for e in range(-40, 24)), "not finite")
 
@@ -45,7 +45,7 @@ class Finding:
 class History(Saved):
     """``scalars[name]`` is (steps, values), two arrays; ``stats`` the statistics per layer; ``findings`` what is wrong.
 
-    histograms[kind][name] is (steps, counts): counts (steps, 66) of |value| by power of two, in the bins of ``LOG2_BINS``;
+    histograms[kind][name] is (steps, counts): counts (steps, 66) of the absolute value by power of two, in the bins of ``LOG2_BINS``;
     bins are fixed, so histograms of several steps or runs add up.
     watch[name] is (steps, values) like a scalar: what every step is checked for, "grad_norm" (of the applied gradients).
     unit: "step" or "epoch". meta: model class, seed, versions and whatever else the maker knew.
