@@ -81,8 +81,10 @@ def test_the_heads_one_at_a_time_add_up_to_all_of_them(options):
 
 def test_an_unbatched_call_is_edited_without_a_batch_axis():
     mha, x = nn.MultiheadAttention(8, 2), torch.randn(5, 8)
-    with edit(mha, {":attention": torch.full((2, 5, 5), 0.2)}), capture(mha, "", what=("output", "attention")) as store:
+    looking = capture(mha, "", what="attention"), capture(mha, "", what=("output", "attention"))
+    with looking[0] as outer, edit(mha, {":attention": torch.full((2, 5, 5), 0.2)}), looking[1] as store:
         output, weights = mha(x, x, x)
+    assert torch.equal(outer[""].attention, store[""].attention)
     assert output.shape == (5, 8)
     close(weights, torch.full((5, 5), 0.2))
     close(output, output[:1].expand(5, 8))
@@ -141,9 +143,11 @@ def test_a_users_own_attention_is_edited_too(options):
     with edit(module, {":attention": same}):
         close(module(x), module.forward(x))
     uniform = torch.full((5, 5), 0.2)
-    with edit(module, {":attention": uniform}), capture(module, what=("output", "attention")) as store:
+    looking = capture(module, what="attention"), capture(module, what=("output", "attention"))
+    with edit(module, {":attention": uniform}), looking[0] as outer, looking[1] as store:
         module(x)
-    assert torch.equal(store[""].attention, uniform.expand(3, 2, 5, 5))
+    for seen in (outer, store):
+        assert torch.equal(seen[""].attention, uniform.expand(3, 2, 5, 5))
     close(
         store[""].output,
         module.project(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)[2].mean(2, keepdim=True).expand(-1, -1, 5, -1),

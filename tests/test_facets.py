@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as kept_by_name
 from torch.utils.checkpoint import checkpoint
 
+from inspector import models
 from inspector.hooks import capture, live, tap
 from inspector.tensors import walk
 
@@ -518,6 +519,14 @@ def test_a_module_inside_itself_and_a_frozen_first_layer_are_no_trap():
     with capture(encoder, "", what="attention") as store:
         encoder(torch.randn(2, 3, 8))
     assert "fused path of (model)" in store[""].why["attention"]
+
+
+def test_attention_written_out_is_pointed_to():
+    model = models.AttentionClassifier(features=6)
+    with capture(model, what=("output", "attention")) as store:
+        model(torch.randn(2, 5, 6))
+    assert store[""].why["attention"].endswith("(written out? capture the output of 'softmax')")
+    assert store["softmax"].output.shape == (2, 5, 5)
 
 
 @pytest.mark.slow

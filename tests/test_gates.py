@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from inspector.hooks import capture, edit, live
+from inspector.hooks.gates import gates_of
 
 NAMES = {"LSTM": ["input", "forget", "cell", "output", "state"], "GRU": ["reset", "update", "new"]}
 
@@ -162,6 +163,14 @@ def test_dropout_between_layers_is_drawn_again_and_leaves_the_random_stream_alon
         first, other = eval_store[""].gates[name][: 1 + both_ways], gate[: 1 + both_ways]
         close(other, first)
         assert not torch.allclose(gate.nan_to_num(), eval_store[""].gates[name].nan_to_num())
+
+
+def test_dropout_that_cannot_be_drawn_again_is_said():
+    rnn, x = nn.GRU(3, 4, 2, dropout=0.5), torch.randn(5, 2, 3)
+    with pytest.raises(LookupError, match="use eval mode"):
+        gates_of(rnn, ((x,), {}), rnn(x))
+    with pytest.raises(LookupError, match="cannot be repeated"):
+        gates_of(rnn, ((x,), {}), rnn(x), torch.get_rng_state())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -30,10 +30,13 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def take_edited() -> Tensor | None:
-    """The weights that the last edit in this thread put in place, once."""
-    edited, _local.edited = _local.edited, None
-    return edited
+def edited() -> Tensor | None:
+    """The weights that an edit in this thread put in place since ``forget_edited``: what captures record."""
+    return _local.edited
+
+
+def forget_edited() -> None:
+    _local.edited = None
 
 
 class AttentionEdit(Placed):

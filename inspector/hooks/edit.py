@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inspector.hooks.attention_edit import AttentionEdit, take_edited
+from inspector.hooks.attention_edit import AttentionEdit, forget_edited
 from inspector.hooks.eager import eager
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import checkpointing
@@ -106,7 +106,7 @@ class _Editor:
         """Also where an interrupt ended calls without their end."""
         for attention in self.attending:
             attention.take_out()
-        take_edited()
+        forget_edited()
 
     def check(self) -> None:
         """After the block: nothing that was asked for may have been skipped in silence."""

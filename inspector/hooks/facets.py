@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from inspector.hooks.attention_edit import take_edited
+from inspector.hooks.attention_edit import edited, forget_edited
 from inspector.hooks.attention_weights import is_stock, mha_weights
 from inspector.hooks.fast_path import FastPaths
 from inspector.hooks.gates import gates_of, random_state_of
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from inspector.hooks.tap import Frame
 
 _NO_ATTENTION = (
-    "it computes no attention that can be seen: it is no nn.MultiheadAttention, and no scaled_dot_product_attention was "
-    "called in its own forward (a module inside it that was chosen too has its own)"
+    "it computes no attention that can be seen: no nn.MultiheadAttention, no scaled_dot_product_attention in its own forward"
 )
 
 
@@ -46,7 +45,7 @@ class Facets:
         self.watch = Watch()
 
     def begin(self, frame: Frame) -> None:
-        take_edited()  # what is left there belongs to another call
+        forget_edited()  # what is left there belongs to another call
         outer = self.watch.begin(self._watched(frame)) if self.attention else None
         frame.facets = outer, random_state_of(frame.module) if self.gates else None
 
@@ -74,15 +73,21 @@ class Facets:
 
     def _attention(self, frame: Frame) -> Any:
         if is_stock(frame.module):
-            edited = take_edited()
-            return mha_weights(frame.module, frame.args, frame.kwargs) if edited is None else edited
+            put = edited()
+            return mha_weights(frame.module, frame.args, frame.kwargs) if put is None else put
         found = self.watch.found or []
         for error in found:
             if isinstance(error, Exception):
                 raise error
         if not found:
-            raise LookupError(self.fast_paths.in_the_way(frame.path) or _NO_ATTENTION)
+            raise LookupError(self.fast_paths.in_the_way(frame.path) or _NO_ATTENTION + _softmax(frame))
         return found[0] if len(found) == 1 else tuple(found)
+
+
+def _softmax(frame: Frame) -> str:
+    """Where attention written out with a Softmax module is found instead."""
+    names = [name for name, child in frame.module.named_children() if isinstance(child, nn.Softmax)]
+    return f" (written out? capture the output of {', '.join(map(repr, names))})" if names else ""
 
 
 def _explained(compute: Callable[[], Any]) -> Facet:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inspector.hooks.attention_edit import take_edited
+from inspector.hooks.attention_edit import edited, forget_edited
 from inspector.hooks.attention_weights import functional_weights, sdpa_weights
 from inspector.hooks.function_modes import Placed
 
@@ -52,7 +52,7 @@ class Watch(Placed):
         kwargs = kwargs or {}
         if self.found is None or func not in _SEEN:
             return func(*args, **kwargs)
-        take_edited()
+        forget_edited()
         result = func(*args, **kwargs)
         self.found.append(_weights(func, args, kwargs))
         return result
@@ -62,7 +62,7 @@ class Watch(Placed):
 def _weights(func: Any, args: Any, kwargs: Any) -> Tensor | Exception:
     """Those that an edit put there, or those of the call; the model's own call has succeeded and goes on in any case."""
     try:
-        edited = take_edited()
-        return _SEEN[func](*args, **kwargs) if edited is None else edited
+        put = edited()
+        return _SEEN[func](*args, **kwargs) if put is None else put
     except Exception as error:
         return error
