@@ -72,6 +72,12 @@ class Book:
             if self.folder is not None:
                 self.folder.finding(finding)
 
+    def about(self, meta: dict[str, Any]) -> None:
+        """Something that is known only now, for whoever reads the run."""
+        self.memory.meta.update(meta)
+        if self.folder is not None:
+            self.folder.meta(meta)
+
     def history(self) -> History:
         return replace(self.memory.history(), findings=self.findings())
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inspector.monitor.arrival import Array
 from inspector.monitor.table import Entry, Table, Ticket, flat
+from inspector.monitor.units import Units
 
 
 class Place(NamedTuple):
@@ -50,6 +51,9 @@ class Measure:
         self.calls: list[Call] = []
         self.sampling = False
         self.dropped: set[str] = set()
+        self.units = Units()
+        self.types: dict[int, type[nn.Module]] = {}  # of the modules whose outputs are rows
+        self.half: set[int] = set()  # rows of float16, whose range is small
 
     def row(self, kind: str, name: str) -> int:
         """The number of a row; a new row is measured the careful way until its spread is known."""
@@ -71,6 +75,8 @@ class Measure:
         if value is None:
             return None
         row, table = self.row(kind, name), self.table(value.device)
+        if value.dtype == torch.float16:
+            self.half.add(row)
         entry = table.write(row, value, careful=row not in self.lean, sample=self.sampling, at=at)
         return None if entry is None else Place(table, entry)
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from inspector.hooks.select import Where, select
 from inspector.monitor.book import Book
 from inspector.monitor.diagnosis import as_rules
+from inspector.monitor.parameters import named
 from inspector.monitor.rules import RULES, Rule
 from inspector.monitor.scalars import check
 from inspector.monitor.schedule import Every, schedule
@@ -77,8 +78,7 @@ class Monitor:
         """Begin to measure. Raises LookupError or ValueError for what cannot be; afterwards nothing is raised."""
         if self.session is not None:
             raise RuntimeError("this Monitor has run already; make another one, with resume= to continue its folder")
-        modules = {path: type(module).__name__ for path, module in self.chosen.items()}
-        book = Book(self.to, self.resume, self.rules, provenance(self.model) | {"modules": modules, "what": self.kinds})
+        book = Book(self.to, self.resume, self.rules, provenance(self.model) | self._about())
         self.session = Session(self.model, self.chosen, self.kinds, self.optimizers, self.every, book)
         self.session.open(self.resume or 0)
         self.open = True
@@ -124,6 +124,13 @@ class Monitor:
     def cost(self) -> float:
         """The share of the training's time that was spent in here, on the host."""
         return self.session.cost if self.session is not None else 0.0
+
+    def _about(self) -> dict[str, Any]:
+        """What the rules need to know: the types of the chosen modules, the sizes of their trainable parameters."""
+        modules = {path: type(module).__name__ for path, module in self.chosen.items()}
+        names = named(self.model, self.chosen)
+        trained = {names[id(p)]: list(p.shape) for p in self.model.parameters() if p.requires_grad and id(p) in names}
+        return {"modules": modules, "parameters": trained, "what": self.kinds}
 
     def _book(self) -> Book:
         assert self.session is not None  # asked by the callers

@@ -84,6 +84,9 @@ class Passing:
             if place is not None:
                 rows.append(row)
                 places.append(place)
+                if self.measure.sampling:
+                    self.measure.types[row] = type(frame.module)
+                    self.measure.units.look(frame.module, row, tensor, place)
         self.measure.calls.append(Call(rows, places, frame.scratch or []))
 
     def _output(self, row: int, tensor: Tensor) -> Place | None:

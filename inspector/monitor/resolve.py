@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from inspector.monitor.arrival import Array
 from inspector.monitor.measure import Measure, Step
@@ -14,6 +15,7 @@ from inspector.monitor.merge import LEAN, merge
 from inspector.monitor.table import HIGH, LOW, Ticket
 from inspector.records.history import LOG2_BINS
 
+_SUBNORMAL = LOG2_BINS.index("2**-14")  # the first bin that float16 holds in full precision
 _RMS = LEAN.index("rms")
 
 
@@ -59,6 +61,8 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
         _ratios(rms, measure, found)
         if ticket.samples is not None:
             histograms += _samples(ticket, step.dropped, measure, found)
+    measure.units.tell(found.add)
+    _logits(step, measure, found)
     _births(step, measure, found)
     if not found.at:
         return Resolved(step.step, np.array([], dtype=np.int64), np.array([]), histograms, None)
@@ -97,6 +101,7 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
     samples = ticket.samples.numpy()
     counts: dict[int, Array] = {}
     for place, taken in ticket.sampled:
+        _saturation(ticket.entries[place].row, samples[ticket.entries[place].slot, :taken], measure, found)
         row, slot, n, _ = ticket.entries[place]
         bins = np.bincount(log2_bins(samples[slot, :taken]), minlength=len(LOG2_BINS)) * (n / taken)
         counts[row] = counts[row] + bins if row in counts else bins
@@ -105,10 +110,30 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
         kind, name = measure.rows[row]
         if not kind.startswith("_") and kind not in dropped:
             found.add(row, "zeros", bins[0] / bins.sum())
+            if row in measure.half:
+                found.add(row, "subnormal", bins[1:_SUBNORMAL].sum() / max(bins[1:].sum(), 1.0))
             names, rows = kinds.setdefault(kind, ([], []))
             names.append(name)
             rows.append(np.rint(bins).astype(np.int64))
     return [(kind, names, np.stack(rows)) for kind, (names, rows) in kinds.items()]
+
+
+def _saturation(row: int, sample: Array, measure: Measure, found: _Rows) -> None:
+    """Of tanh and sigmoid: the share of elements so near to the ends that the gradient is under 2 % of the largest."""
+    kind = measure.types.get(row)
+    if kind is nn.Tanh:
+        found.add(row, "saturated", float((np.abs(sample) > 0.99).mean()))
+    elif kind is nn.Sigmoid:
+        found.add(row, "saturated", float((np.abs(sample - 0.5) > 0.495).mean()))
+
+
+def _logits(step: Step, measure: Measure, found: _Rows) -> None:
+    """The largest magnitude that went into a softmax."""
+    for call in step.calls:
+        if call.rows and call.inputs and measure.types.get(call.rows[0]) is nn.Softmax:
+            place = call.inputs[0]
+            range_ = step.tickets[place.table.device].numbers.numpy()[place.entry.slot, (LOW, HIGH)]
+            found.add(call.rows[0], "logits", float(np.abs(range_).max()))
 
 
 def log2_bins(values: Array) -> Array:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
@@ -52,6 +53,7 @@ class Session:
         self.mounted: ExitStack | None = None
         self.dues: dict[int, bool] = {}
         self.covered: set[int] = set()
+        self.told: WeakSet[Optimizer] = WeakSet()
         self.sampled = -_SAMPLE_EVERY
         self.seconds = self.spent_before = self.flushed = 0.0
         self.began = time.perf_counter()
@@ -117,6 +119,10 @@ class Session:
         self.passing.trained_in_mode = self.model.training
         if self._is_due(self.boundary.label):
             self.parameters.before(optimizer)
+        if optimizer not in self.told:
+            self.told.add(optimizer)
+            stepped = self.book.memory.meta.get("stepped", [])
+            self.book.about({"stepped": [*stepped, *(name for name, _ in self.parameters.of(optimizer))]})
 
     def _applied(self, optimizer: Optimizer) -> None:
         step = self.boundary.label

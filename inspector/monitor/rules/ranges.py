@@ -1,0 +1,56 @@
+"""Rules about ranges: massive activations, attention that looks at one place, numbers too small or large for float16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.monitor.rules.judge import lasting
+from inspector.records.history import Finding, History
+
+
+def massive(history: History) -> Iterator[Finding]:
+    """A few activations are hundreds of times larger than the rest of their layer."""
+    largest, rms = (history.stats.grid("output", statistic) for statistic in ("absmax", "rms"))
+    if largest.names != rms.names or largest.values.shape != rms.values.shape:
+        return
+    share = largest.values / rms.values
+    held = list(lasting(largest._replace(values=share), (share > 50.0) & (largest.values > 100.0), 3))
+    if held:
+        name, since, value = held[0]
+        others = f" (and in {len(held) - 1} layers after it)" if len(held) > 1 else ""
+        message = f"the largest output of {name or 'the model'} is {value:.0f} times its root mean square{others}"
+        advice = "Look at the unit that makes it; low precision and quantisation suffer. Normalise, or clip."
+        source = "Sun et al. 2024, arXiv 2402.17762: over 100 and far above the layer's usual size"
+        yield Finding("massive", name, since, value, 50.0, message, advice, source)
+
+
+def attention(history: History) -> Iterator[Finding]:
+    """Attention looks at one place only, whatever the input: its entropy is gone, its logits are large."""
+    grid = history.stats.grid("output", "entropy")
+    logits = history.stats.grid("output", "logits")
+    for held in lasting(grid, grid.values < 0.05, 3):
+        size = logits.values[logits.names.index(held.name), -1] if held.name in logits.names else float("nan")
+        left = f"{100 * held.value:.1f} % of its possible entropy"
+        message = f"the attention of {held.name} has {left} left (logits up to {size:.0f})"
+        advice = "Normalise queries and keys, divide the logits by the root of their size, or lower the learning rate."
+        source = "entropy collapse: Zhai et al. 2023 (sigma-Reparam); logit growth: Dehghani et al. 2023, arXiv 2302.05442"
+        yield Finding("attention", held.name, held.since, held.value, 0.05, message, advice, source)
+
+
+def low_precision(history: History) -> Iterator[Finding]:
+    """In float16: a fifth of the values is too small to be held in full, or the largest is near the end of the range."""
+    for kind in ("output", "grad", "param_grad", "param"):
+        small = history.stats.grid(kind, "subnormal")
+        large = history.stats.grid(kind, "absmax")
+        for held in lasting(small, small.values > 0.2, 2):
+            message = f"{100 * held.value:.0f} % of the {kind} of {held.name} are below what float16 holds in full precision"
+            advice = "Scale the loss (GradScaler), or train in bfloat16."
+            yield Finding("low_precision", held.name, held.since, held.value, 0.2, message, advice, _RANGE)
+            return
+        for held in lasting(large, large.values > 32768.0, 2, set(small.names)):
+            message = f"the largest {kind} of {held.name} is {held.value:.3g}, near float16's end at 65,504"
+            yield Finding("low_precision", held.name, held.since, held.value, 32768.0, message, "Train in bfloat16.", _RANGE)
+            return
+
+
+_RANGE = "float16 holds 2**-14 to 65,504 in full precision (Micikevicius et al. 2018, arXiv 1710.03740)"

@@ -1,0 +1,55 @@
+"""Rules about units: dead rectifiers, dormant units, saturated squashing layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.monitor.rules.judge import Held, lasting, of_type
+from inspector.records.history import Finding, History
+
+
+def dead_relu(history: History) -> Iterator[Finding]:
+    """More than half of a rectifier's units have not fired once over a window of looks."""
+    grid = history.stats.grid("output", "dead")
+    for held in lasting(grid, grid.values > 0.5, 2):
+        message = f"{100 * held.value:.0f} % of the units of {held.name or 'the model'} never fire"
+        advice = "Lower the learning rate, look at the biases, or use a leaky rectifier."
+        source = (
+            "AWS SageMaker Debugger's DeadRelu (50 % of a layer); cs231n: up to 40 % die if the learning rate is too high"
+        )
+        yield _finding("dead_relu", held, 0.5, message, advice, source)
+
+
+def dormant(history: History) -> Iterator[Finding]:
+    """Nine tenths of a rectifier's units do next to nothing compared with the rest, but are not dead."""
+    grid = history.stats.grid("output", "dormant")
+    dead = {name for name, _, _ in lasting(grid, history.stats.grid("output", "dead").values > 0.5, 1)}
+    for held in lasting(grid, grid.values > 0.9, 4):
+        if held.name not in dead:
+            message = f"{100 * held.value:.0f} % of the units of {held.name} do less than 2.5 % of the mean unit's work"
+            advice = "The layer has lost capacity: reset these units (ReDo), or lower the learning rate."
+            yield _finding("dormant", held, 0.9, message, advice, "Sokar et al. 2023, arXiv 2302.12902 (tau 0.025)")
+
+
+def saturated(history: History) -> Iterator[Finding]:
+    """More than half of a tanh's or sigmoid's outputs sit at its ends; the model's last squashing layer may."""
+    grid = history.stats.grid("output", "saturated")
+    squashing = [name for name in grid.names if name in of_type(history, "Tanh", "Sigmoid")]
+    last = history.stats.unique("name")
+    inner = {name for name in squashing if not _is_last(name, last, history)}
+    for held in lasting(grid, grid.values > 0.5, 2, inner):
+        message = (
+            f"{100 * held.value:.0f} % of the outputs of {held.name} are at the ends of its range, where no gradient passes"
+        )
+        advice = "Start from smaller weights, normalise before it, or lower the learning rate."
+        yield _finding("saturated", held, 0.5, message, advice, "AWS SageMaker Debugger's SaturatedActivation")
+
+
+def _is_last(name: str, order: list[str], history: History) -> bool:
+    """Does nothing but containers come after it?"""
+    after = order[order.index(name) + 1 :]
+    return not any(other in history.meta.get("modules", {}) and not name.startswith(other) for other in after)
+
+
+def _finding(rule: str, held: Held, threshold: float, message: str, advice: str, source: str) -> Finding:
+    return Finding(rule, held.name, held.since, held.value, threshold, message, advice, source)

@@ -1,0 +1,86 @@
+"""Rules about parameters: how far a step moves them, how they were initialised, and which never learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from inspector.monitor.rules.judge import Held, lasting, of_type, owner, weights
+from inspector.records.history import Finding, History
+
+_CS231N = "cs231n: updates of about a thousandth of the weights; AWS SageMaker Debugger's WeightUpdateRatio"
+
+
+def update_ratio(history: History) -> Iterator[Finding]:
+    """A step moves a weight by more than a tenth of its size, or by less than a millionth, for five looks."""
+    grid = history.stats.grid("update", "ratio")
+    settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
+    high = list(lasting(settled, settled.values > 0.1, 5, weights(history)))
+    low = list(lasting(settled, settled.values < 1e-6, 5, weights(history)))
+    if high:
+        name, since, value = max(high, key=lambda held: held.value)
+        message = f"each step changes {name}{_more(high)} by {100 * value:.0f} % of its size"
+        yield Finding("update_ratio", name, since, value, 0.1, message, "Lower the learning rate.", _CS231N)
+    if low:
+        name, since, value = min(low, key=lambda held: held.value)
+        message = f"each step changes {name}{_more(low)} by only {value:.1e} of its size"
+        advice = "Raise the learning rate (or its schedule's end), or check that gradients reach it."
+        yield Finding("update_ratio", name, since, value, 1e-6, message, advice, _CS231N)
+
+
+def _more(held: list[Held]) -> str:
+    return f" (and {len(held) - 1} more)" if len(held) > 1 else ""
+
+
+def poor_initialisation(history: History) -> Iterator[Finding]:
+    """At the first measured step, the spread of the outputs changes by a factor of 100 from one end of the model to the
+    other, or several layers answer zero."""
+    grid = history.stats.grid("output", "std")
+    mixing = of_type(history, "Linear", "Conv1d", "Conv2d", "Conv3d")
+    at = [i for i, name in enumerate(grid.names) if name in mixing]
+    if not at or grid.steps[0] > 1:
+        return
+    names, spread = [grid.names[i] for i in at], grid.values[at, 0]
+    source = "Glorot and Bengio 2010; AWS SageMaker Debugger's PoorWeightInitialization looks at the same ratio"
+    advice = "Initialise for the activation in use (Xavier for tanh, Kaiming for rectifiers), or normalise."
+    silent = [name for name in names if history.stats.line("output", name, "absmax")[1][0] == 0.0]
+    if len(silent) > 1:  # one alone, the last of a branch, is a known good habit
+        message = f"{', '.join(silent[:3])} answer zero at the first step: their weights are zero"
+        yield Finding("poor_initialisation", silent[0], 1, 0.0, 0.0, message, advice, source)
+        return
+    known = spread[np.isfinite(spread)]
+    if len(known) >= 4 and known.max() > 100.0 * known.min():
+        name, ratio = _where_it_turns(names, spread), float(known.max() / known.min())
+        message = f"the spread of the outputs changes {ratio:.0f}-fold across depth at the first step, most of all at {name}"
+        yield Finding("poor_initialisation", name, 1, ratio, 100.0, message, advice, source)
+
+
+def _where_it_turns(names: list[str], spread: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
+    """The layer whose spread differs most from that of the layer before it."""
+    steps = np.abs(np.diff(np.log(np.maximum(spread, 1e-30))))
+    return names[int(np.nan_to_num(steps).argmax()) + 1]
+
+
+def frozen(history: History) -> Iterator[Finding]:
+    """A trainable parameter that no optimizer steps, or that no gradient has reached at any measured step."""
+    stepped = history.meta.get("stepped")
+    steps = history.stats.grid("param_grad", "n").steps
+    if stepped is None or len(steps) < 3:
+        return
+    grads = history.stats.grid("param_grad", "absmax")
+    reached = {name for i, name in enumerate(grads.names) if (np.nan_to_num(grads.values[i], nan=1.0) > 0).any()}
+    source = "AWS SageMaker Debugger's UnchangedTensor"
+    for parameter in _one_per_module([p for p in history.meta.get("parameters", {}) if p not in stepped]):
+        message = f"{parameter} requires a gradient but is in no optimizer that was seen to step"
+        yield Finding(
+            "frozen", parameter, int(steps[0]), 0.0, 0.0, message, "Give it to the optimizer, or freeze it.", source
+        )
+    for parameter in _one_per_module([p for p in stepped if p not in reached and p in history.meta.get("parameters", {})]):
+        message = f"no gradient reaches {parameter}: it is disconnected from the loss, or all that comes is zero"
+        advice = "Look for a detach(), a branch that is not used, or a layer before the loss that is dead."
+        yield Finding("frozen", parameter, int(steps[0]), 0.0, 0.0, message, advice, source)
+
+
+def _one_per_module(parameters: list[str]) -> list[str]:
+    return list({owner(p): p for p in reversed(parameters)}.values())[::-1]

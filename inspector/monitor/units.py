@@ -1,0 +1,76 @@
+"""What sampled sums cannot tell: which units never fire, how saturated a squashing layer is, how sharp attention is.
+
+Per unit only one sum goes to the host, and only on steps that are sampled; which units are dead is told there, over a
+window of looks, since one silent batch says little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inspector.monitor.arrival import Array
+
+if TYPE_CHECKING:
+    from inspector.monitor.measure import Place
+
+Found = Callable[[int, str, float], None]
+
+WINDOW = 5  # looks in a row without firing until a unit counts as dead
+DORMANT = 0.025  # share of the layer's mean activity under which a unit is dormant (Sokar et al. 2023, arXiv 2302.12902)
+_RECTIFIERS = (nn.ReLU, nn.ReLU6)
+_ROWS = 64  # attention rows whose entropy is looked at
+
+
+class Units:
+    """Keeps per rectifier for how many looks each unit has been silent."""
+
+    def __init__(self) -> None:
+        self.silent: dict[int, Array] = {}
+        self.sums: dict[int, Array] = {}
+        self.rows: dict[int, list[Array]] = {}
+
+    def look(self, module: nn.Module, row: int, output: Tensor, place: Place) -> None:
+        """Send along what this module's output tells beyond its row of sums."""
+        if isinstance(module, _RECTIFIERS) and output.dim() > 1:
+            place.table.extra(_per_unit(output.detach()), lambda value: self._add(row, value))
+        elif isinstance(module, nn.Softmax) and output.dim() > 1 and module.dim in (-1, output.dim() - 1):
+            place.table.extra(_some_rows(output.detach()), lambda value: self.rows.setdefault(row, []).append(value))
+
+    def tell(self, found: Found) -> None:
+        """What the looks of this step add up to."""
+        for row, total in self.sums.items():
+            silent = np.where(total > 0, 0, self.silent.get(row, np.zeros(len(total), np.int64)) + 1)
+            self.silent[row] = silent
+            found(row, "silent", float((total == 0).mean()))
+            found(row, "dormant", float((total <= DORMANT * total.mean()).mean()))
+            found(row, "dead", float((silent >= WINDOW).mean()))
+        for row, parts in self.rows.items():
+            found(row, "entropy", _entropy(np.concatenate(parts)))
+        self.sums, self.rows = {}, {}
+
+    def _add(self, row: int, value: Array) -> None:
+        old = self.sums.get(row)
+        self.sums[row] = value if old is None or len(old) != len(value) else old + value
+
+
+def _per_unit(output: Tensor) -> Tensor:
+    """(units,): channels come second in images and volumes, last elsewhere."""
+    unit = 1 if output.dim() >= 4 else output.dim() - 1
+    return output.sum(dim=[d for d in range(output.dim()) if d != unit], dtype=torch.float32)
+
+
+def _some_rows(output: Tensor) -> Tensor:
+    rows = output.reshape(-1, output.shape[-1])
+    return rows[:: max(len(rows) // _ROWS, 1)][:_ROWS].float()
+
+
+def _entropy(rows: Array) -> float:
+    """Mean entropy of the rows as a share of the largest possible: 1 looks everywhere alike, 0 at one place."""
+    if rows.shape[1] < 2:
+        return 1.0
+    return float(-(rows * np.log(np.maximum(rows, 1e-30))).sum(axis=1).mean() / np.log(rows.shape[1]))
