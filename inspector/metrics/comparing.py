@@ -124,7 +124,7 @@ def _said(value: Any) -> str:
 
 
 def _needs_layer(method: Any) -> bool:
-    return isinstance(method, str) and METHODS[method].explains == "layer"
+    return isinstance(method, str) and (METHODS[method].explains == "layer" or METHODS[method].helped)
 
 
 def _layer_for(model: nn.Module, samples: Samples, asked: Mapping[str, dict[str, Any]], layer: Any) -> Any:

@@ -100,7 +100,8 @@ def gaussian(
 def draw(samples: int, shared: float, seed: int) -> Tensor:
     """(samples, 5) of unit variance, every pair correlated by ``shared``."""
     noise = torch.randn(samples, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return noise @ torch.linalg.cholesky(covariance(shared)).T
+    root: Tensor = torch.linalg.cholesky(covariance(shared))
+    return noise @ root.T
 
 
 def covariance(shared: float) -> Tensor:

@@ -118,7 +118,7 @@ def states(
 ) -> list[Row]:
     """AUP, AUR, AUROC and AUPRC over all explained entries, per seed, beside the published ones. The published size takes
     hours on a CPU: give a smaller ``size``."""
-    asked = methods or {"integrated_gradients": {"n_steps": 12}, "saliency": {}, "feature_ablation": {}}
+    asked = methods or {"integrated_gradients": {"n_steps": 30}, "saliency": {}, "feature_ablation": {}}
     found: dict[tuple[str, str, str], list[float]] = {}
     for seed in range(seeds):
         model, x, salient = train(size, seed, tick)
