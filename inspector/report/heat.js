@@ -74,7 +74,7 @@ VIEWERS.heat = (place, data, numbers) => {
     const title = chosen.sample === "all" ? (chosen.method === "all" ? `${named[method]}, sample ${sample}` : about(sample)) : named[method];
     const drawn = data.view === "tokens" ? tokens(sample, values, lut, high, tell)
       : data.view === "row" ? bars(values, high, lut, tell)
-      : grid(values, width, height, lut, -high, high, `${named[method]}, ${about(sample)}`, tell);
+      : cells(values, width, height, lut, -high, high, `${named[method]}, ${about(sample)}`, tell);
     const beyond = values.filter((v) => Math.abs(v) > high * 1.0001).length;
     const cut = beyond ? `, ${((100 * beyond) / values.length).toPrecision(2)}% beyond` : "";
     return el("figure", { class: `panel ${data.view}` }, el("figcaption", {}, title), drawn, el("small", {}, `±${plainly(high)}${cut}`));

@@ -14,7 +14,7 @@ from inspector.report.markup import Html, join, tag, text
 from inspector.report.sections import Section, sections
 
 GENERATOR = "inspector"
-SCRIPTS = ("page.js", "view.js", "heat.js", "start.js")
+SCRIPTS = ("page.js", "view.js", "heat.js", "layers.js", "attention.js", "start.js")
 _Native = type(Path())
 
 

@@ -13,7 +13,9 @@ from inspector import records as nouns
 from inspector.describe import describe
 from inspector.records.store import Call
 from inspector.report import tables
+from inspector.report.attention import attention_viewer
 from inspector.report.heat import attribution_viewer, comparison_viewer
+from inspector.report.layers import history_viewer
 from inspector.report.markup import Html, tag
 from inspector.report.tables import Table
 from inspector.viz import show
@@ -48,13 +50,17 @@ PARTS: dict[type, Part] = {
     nouns.Attribution: Part(tables.attribution, where_of, viewer=attribution_viewer, bare=True),
     nouns.Comparison: Part(tables.comparison, lambda c: f"{_explained(c)}, compared", viewer=comparison_viewer, bare=True),
     nouns.Scores: Part(tables.scores, lambda s: "Scores", words=False, picture=False),
-    nouns.Store: Part(tables.store, lambda s: f"What passed through {s.model or 'the model'}", words=False, bare=True),
+    nouns.Store: Part(tables.store, lambda s: _through(s), words=False, viewer=attention_viewer, bare=True),
     Call: Part(tables.call, lambda c: str(c.site), words=False, bare=True),
     nouns.Samples: Part(tables.samples, lambda s: f"{len(s)} samples", words=False, picture=False),
-    nouns.History: Part(tables.history, lambda h: f"Training by {h.unit}", words=False),
+    nouns.History: Part(tables.history, lambda h: f"Training by {h.unit}", words=False, viewer=history_viewer),
     nouns.Summary: Part(tables.summary, lambda s: f"What {s.model} is made of", words=False, picture=False),
     nouns.Coverage: Part(tables.coverage, lambda c: "Which modules ran", words=False, picture=False),
 }
+
+
+def _through(record: nouns.Store) -> str:
+    return f"What passed through {record.model or 'the model'}"
 
 
 def _model(record: Any) -> str:

@@ -10,18 +10,24 @@ const el = (name, attributes = {}, ...children) => {
   return made;
 };
 
-const LOST = -32768;
+const LOST = -32768, ABSENT = 32767, LOG_STEPS = 109, LOG_LOW = -150;
 const unpack = async (text) => {
   const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Int16Array(await new Response(stream).arrayBuffer());
+  return new Response(stream).arrayBuffer();
 };
-const read = (numbers, place) => {  // {values, shape}: NaN where the value was not finite
+const TYPES = { i2: Int16Array, u1: Uint8Array };
+const wide = (n) => {
+  if (n === LOST) return NaN;
+  if (n === ABSENT) return Infinity;
+  return n === 0 ? 0 : Math.sign(n) * 2 ** ((Math.abs(n) - 1) / LOG_STEPS + LOG_LOW);
+};
+const read = (numbers, place) => {  // {values, shape}: NaN where the value was not finite, infinite where nothing was
   const size = place.shape.reduce((a, b) => a * b, 1);
   const values = new Float32Array(size);
   for (let i = 0; i < size; i++) {
     const n = numbers[place.at + i];
-    values[i] = n === LOST ? NaN : n * place.step;
+    values[i] = place.wide ? wide(n) : n === LOST ? NaN : n * place.step;
   }
   return { values, shape: place.shape };
 };
@@ -33,7 +39,8 @@ const MAPS = {
 };
 const GREYS = "000000 ffffff";
 const VIRIDIS = "440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725";
-const BROKEN = [230, 184, 0];  // no number: a colour that no map has
+const BROKEN = [230, 0, 190];  // no number: a colour that no map has
+const EMPTY = [208, 213, 219];  // nothing was there
 const table = (anchors) => {  // 257 colours, so that 0 gets the middle one exactly
   const stops = anchors.split(" ").map((c) => [0, 2, 4].map((i) => parseInt(c.slice(i, i + 2), 16)));
   return Array.from({ length: 257 }, (_, i) => {
@@ -43,6 +50,7 @@ const table = (anchors) => {  // 257 colours, so that 0 gets the middle one exac
 };
 const colour = (lut, value, low, high) => {
   if (Number.isNaN(value)) return BROKEN;
+  if (value === Infinity) return EMPTY;
   return lut[Math.max(0, Math.min(256, Math.round(((value - low) / (high - low || 1)) * 256)))];
 };
 
@@ -83,7 +91,7 @@ const slider = (label, low, high, step, chosen, change) => {
 };
 
 // A grid of numbers that tells its values to mouse and keyboard: tell(row, column) writes the line below.
-const grid = (values, width, height, lut, low, high, name, tell, open) => {
+const cells = (values, width, height, lut, low, high, name, tell, open) => {
   const canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": name });
   let row = 0, column = 0;
   paint(canvas, values, width, height, lut, low, high);
@@ -111,7 +119,7 @@ const VIEWERS = {};
 const start = async () => {
   for (const place of document.querySelectorAll(".viewer")) {
     const data = JSON.parse(place.querySelector("script").textContent);
-    const numbers = await unpack(data.bytes);
+    const numbers = new TYPES[data.type](await unpack(data.bytes));
     VIEWERS[place.dataset.kind](place, data, numbers);
     place.hidden = false;
   }
