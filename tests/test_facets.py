@@ -214,6 +214,26 @@ def test_grouped_queries_share_their_keys():
     close(weights, ((q / 8**0.5) @ k.repeat_interleave(3, 1).mT).softmax(-1))
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_sequences_are_padded_with_zeros(layout):
+    parts = [torch.randn(length, 2, 4) for length in (3, 5)]
+    nested = torch.nested.nested_tensor(parts, layout=layout).transpose(1, 2)
+    nested = nested.contiguous() if layout is torch.strided else nested
+
+    class Plain(nn.Module):
+        def forward(self, x):
+            return F.scaled_dot_product_attention(x, x, x)
+
+    with capture(module := Plain(), what="attention") as store:
+        module(nested)
+    assert store[""].attention.shape == (2, 2, 5, 5)
+    for weights, part in zip(store[""].attention, parts, strict=True):
+        heads, length = part.transpose(0, 1), len(part)
+        close(weights[:, :length, :length], (heads @ heads.mT / 2).softmax(-1))
+        assert weights.sum() == pytest.approx(2 * length)
+
+
 def test_lower_right_causal_bias_is_a_mask_too():
     from torch.nn.attention.bias import causal_lower_right
 

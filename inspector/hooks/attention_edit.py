@@ -18,6 +18,10 @@ from inspector.hooks.attention_weights import functional_arguments, functional_w
 from inspector.hooks.function_modes import Placed
 from inspector.tensors import Leaf, format_leaf, walk
 
+_NESTED = (
+    "runs on nested tensors and cannot be edited there; give padded tensors and a mask (nn.TransformerEncoder makes nested "
+    "ones in eval mode without gradients: make it with enable_nested_tensor=False)"
+)
 Changes = Sequence[tuple[Leaf, Callable[[Tensor], Tensor]]]
 
 
@@ -51,10 +55,7 @@ class AttentionEdit(Placed):
     def begin(self, inputs: Any) -> None:
         """Raises RuntimeError where weights cannot be edited."""
         if any(tensor.is_nested for _, tensor in walk(inputs)):
-            raise RuntimeError(
-                f"{self.name} runs on nested tensors, whose attention has no unfused form; make the encoder with "
-                "enable_nested_tensor=False, or run it with gradients"
-            )
+            raise RuntimeError(f"{self.name} {_NESTED}")
         if any(edit.module is self.module for edit in _local.running):
             raise RuntimeError(f"{self.name} is edited by a block outside this one; give both changes to one edit")
         _local.running.append(self)
@@ -103,6 +104,8 @@ Change = Callable[[Tensor], Tensor]
 
 
 def _scaled_dot_product(change: Change, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if query.is_nested:
+        raise RuntimeError(f"this attention {_NESTED}")
     weights = change(sdpa_weights(query, key, value, *args, **kwargs))
     value = shared_heads(query, value) if kwargs.get("enable_gqa") else value
     dropped = F.dropout(weights, args[1] if len(args) > 1 else kwargs.get("dropout_p", 0.0))

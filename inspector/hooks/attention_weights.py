@@ -63,7 +63,11 @@ def sdpa_weights(
     enable_gqa: bool = False,
 ) -> Tensor:
     """(..., heads, target, source) of one call of F.scaled_dot_product_attention, on its graph; computed in float32 or
-    wider and given in the query's type. A query that may look nowhere has the weights 0, as in PyTorch."""
+    wider and given in the query's type. A query that may look nowhere has the weights 0, as in PyTorch; so has padding
+    where nested tensors came in."""
+    if query.is_nested:
+        each = zip(query.unbind(), key.unbind(), value.unbind(), strict=True)
+        return _padded([sdpa_weights(*tensors, None, 0.0, is_causal, scale, enable_gqa) for tensors in each])
     wide = torch.promote_types(query.dtype, torch.float32)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     key = shared_heads(query, key) if enable_gqa else key
@@ -76,6 +80,12 @@ def sdpa_weights(
 def shared_heads(query: Tensor, keys: Tensor) -> Tensor:
     """Keys or values, each repeated for the group of query heads that shares it."""
     return keys.repeat_interleave(query.shape[-3] // keys.shape[-3], -3)
+
+
+def _padded(weights: list[Tensor]) -> Tensor:
+    """One tensor of weights of different sizes (heads, target, source)."""
+    target, source = (max(each.shape[axis] for each in weights) for axis in (-2, -1))
+    return torch.stack([F.pad(each, (0, source - each.shape[-1], 0, target - each.shape[-2])) for each in weights])
 
 
 def _masked(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
