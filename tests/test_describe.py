@@ -5,11 +5,12 @@ import string
 from dataclasses import replace
 
 import made_records as made
+import numpy as np
 import pytest
 import torch
 
 from inspector import describe
-from inspector.records import Comparison
+from inspector.records import Comparison, History, Samples, Store, Task
 from inspector.words.english import ENGLISH
 from inspector.words.facts import target_of, wilson
 from inspector.words.say import Say, percent
@@ -17,14 +18,28 @@ from inspector.words.say import Say, percent
 SPOKEN = {
     "assessment": made.assessment,
     "attribution": made.image_attribution,
+    "series": made.series_attribution,
+    "tokens": made.token_attribution,
+    "rows": made.row_attribution,
     "comparison": made.images_compared,
+    "history": made.history,
+    "findings": lambda: made.history().findings,
+    "finding": lambda: made.history().findings[0],
+    "store": made.store,
+    "call": lambda: made.store()["features.1.conv"],
+    "summary": made.summarized,
+    "samples": lambda: made.token_attribution().samples,
+    "task": lambda: Task(made.image_attribution().samples, made.image_attribution().samples, "toy"),
+    "scores": lambda: made.images_compared().scores,
+    "curve": lambda: made.images_compared().curves["random"]["deletion"],
+    "coverage": lambda: made.store().coverage,
 }
 
 
 @pytest.mark.parametrize("name", SPOKEN)
 def test_a_record_is_told_in_full_sentences_without_a_hole(name):
     text = describe(SPOKEN[name]())
-    assert text.endswith((".", "last"))
+    assert text.endswith((".", "last", ".2"))
     assert not re.search(r"[{}]|None|nan\b", text)
     assert "  " not in text
 
@@ -183,3 +198,83 @@ def test_disagreement_is_told_with_its_number():
 
 def test_warnings_of_the_record_are_passed_on():
     assert "Careful: grad_cam@features.4 uses the layer" in describe(made.images_compared())
+
+
+def test_a_method_beaten_by_some_controls_only_says_by_which():
+    record = made.images_compared()
+    by_label = {
+        label: {"deletion": torch.rand(6) * 0.01 + level} for label, level in zip(record.labels, (1, 5, 5, 4), strict=True)
+    }
+    by_label["edges"] = {"deletion": torch.zeros(6)}
+    scores = replace(record.scores, by_label=by_label, curves={})
+    attributions = {**record.attributions, "edges": record.attributions["random"]}
+    text = describe(replace(record, scores=scores, attributions=attributions, controls=("random", "edges")))
+    assert "1 of 3 methods beat the random control here beyond chance: integrated_gradients." in text
+    assert "None beats the edges control." in text
+
+
+# history
+
+
+def test_findings_come_first_and_in_the_order_in_which_they_happened():
+    text = describe(made.history())
+    assert text.index("Since step 60") < text.index("Since step 100") < text.index("loss went")
+
+
+def test_each_scalar_is_told_from_its_first_to_its_last_value():
+    record = made.history()
+    values = record.scalars["loss"][1]
+    at = record.scalars["loss"][0][values.argmin()]
+    expected = f"loss went from {values[0]:.3g} to {values[-1]:.3g}, at its lowest {values.min():.3g} at step {at}."
+    assert expected in describe(record)
+
+
+def test_a_loss_that_broke_says_when():
+    steps = np.arange(10)
+    record = History("epoch", {"loss": (steps, np.where(steps < 4, 1.0 / (1 + steps), np.nan))})
+    assert "loss was not finite at 6 of 10 epochs, first at epoch 4." in describe(record)
+
+
+def test_fitting_only_the_training_data_is_told_and_a_healthy_run_is_not_accused():
+    steps = np.arange(20)
+    fall = np.exp(-steps / 5)
+    turned = np.where(steps < 8, 1 - 0.1 * steps, 0.2 + 0.05 * (steps - 7))
+    sick = History("epoch", {"loss": (steps, fall), "val_loss": (steps, turned)})
+    assert "val_loss has risen from 0.25 at epoch 8 to 0.8 while loss went on falling to 0.0224" in describe(sick)
+    healthy = History("epoch", {"loss": (steps, fall), "val_loss": (steps, fall + 0.1)})
+    assert "has risen" not in describe(healthy)
+
+
+def test_no_finding_is_no_proof_of_health():
+    assert "Rules look only for what they know" in describe(made.history(findings=False))
+    assert "no rule could look" in describe(History("step", {"loss": (np.arange(3), np.ones(3))}))
+    assert "nothing was recorded" in describe(History())
+    assert describe([]) == "There is no finding."
+
+
+# store and summary
+
+
+def test_a_store_tells_the_first_broken_site_and_its_dead_channels():
+    record = made.store()
+    record["features.2.conv"].values["output"][0, 0, 0, 0] = float("nan")
+    record["features.5.conv"].values["output"][0, 0, 0, 0] = float("inf")
+    text = describe(record)
+    assert "Not finite: features.2.conv and features.5.conv. The first in run order is features.2.conv." in text
+    assert "features.0.conv (1 of 8)" in text
+    assert "aux (the branch was not taken)" in text
+    assert "There is no grad at 1 site: backward did not run inside the block." in text
+
+
+def test_an_empty_store_says_so():
+    assert describe(Store(("output",))) == "Nothing was captured."
+
+
+def test_a_summary_that_was_not_run_claims_nothing():
+    record = replace(made.summarized(), multiply_adds=None, output_bytes=None, saved_bytes=None, seconds=None)
+    assert "shapes, work and memory are not known" in describe(record)
+
+
+def test_samples_tell_their_rarest_and_most_common_class():
+    record = Samples(torch.zeros(5, 3), torch.tensor([0, 1, 1, 1, 0]), names={"classes": ["cat", "dog"]})
+    assert "from 2 of cat to 3 of dog" in describe(record)

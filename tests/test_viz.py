@@ -123,7 +123,9 @@ def test_importing_and_showing_needs_no_pyplot():
 
 
 def test_vector_export_keeps_text_as_text_and_hostile_names_as_names():
-    record = made.token_attribution(1, ["</script><img onerror=x>", "$\\frac{1}{2}$", "a & b", "\x07", "日本"])
+    record = made.token_attribution(
+        1, ["</script><img onerror=x>", "$\\frac{1}{2}$", "a & b", "\x07", "日本", "1", "2", "3"]
+    )
     buffer = io.BytesIO()
     show(record).savefig(buffer, format="svg")
     words = "".join(ElementTree.fromstring(buffer.getvalue()).itertext())

@@ -34,6 +34,7 @@ from inspector.viz.call import show_call
 from inspector.viz.comparison import plot_agreement, plot_cost, plot_scores, show_comparison
 from inspector.viz.curves import plot_curves, plot_scalars
 from inspector.viz.figure import Figure
+from inspector.viz.flow import plot_gradient_flow, plot_histogram, plot_update_ratio
 from inspector.viz.gates import plot_gate, plot_saturation
 from inspector.viz.grid import show_attributions
 from inspector.viz.history import show_history
@@ -57,9 +58,11 @@ __all__ = [
     "plot_features",
     "plot_findings",
     "plot_gate",
+    "plot_gradient_flow",
     "plot_groups",
     "plot_heads",
     "plot_heat",
+    "plot_histogram",
     "plot_image",
     "plot_intervals",
     "plot_layers",
@@ -76,6 +79,7 @@ __all__ = [
     "plot_thumbnails",
     "plot_tokens",
     "plot_tree",
+    "plot_update_ratio",
     "rollout",
     "show",
     "tokens_html",

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from inspector.records import Curve
 from inspector.viz.figure import COLOURS, DASHES, MUTED, canvas, panel
-from inspector.viz.scales import Array, array
+from inspector.viz.scales import BROKEN, Array, array
 
 
 def looks(labels: Sequence[str], controls: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -76,6 +76,8 @@ def plot_scalars(
         style = {"color": color or COLOURS[i % len(COLOURS)], "ls": dashed}
         marker = "o" if len(steps) == 1 else None
         lines += ax.plot(steps, array(values), label=name, marker=marker, ms=3, **style)
+    for steps, values in scalars.values():
+        _shade_broken(ax, np.asarray(steps), array(values))
     for step in dict.fromkeys(marks):
         ax.axvline(step, color="#b35900", lw=0.8, ls=DASHES[2], zorder=0)
     ax.grid(axis="y")
@@ -85,6 +87,14 @@ def plot_scalars(
     if len(scalars) > 1:
         ax.legend()
     return lines
+
+
+def _shade_broken(ax: Axes, steps: Array, values: Array) -> None:
+    """Steps at which the value was no number, in the colour of broken values."""
+    broken = steps[~np.isfinite(values)]
+    if broken.size:
+        half = float(np.median(np.diff(steps))) / 2 if steps.size > 1 else 0.5
+        ax.axvspan(float(broken.min()) - half, float(broken.max()) + half, color=BROKEN, alpha=0.4, lw=0, zorder=0)
 
 
 _HELD_OUT = ("val_", "valid_", "validation_", "test_", "val/", "val.", "eval_")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 
 from inspector.records import History, Stats
 from inspector.viz.curves import is_validation, plot_scalars, stem
 from inspector.viz.figure import COLOURS, DASHES, Figure, shorten, styled
+from inspector.viz.flow import plot_gradient_flow, plot_update_ratio
 from inspector.viz.layers import NAMED, grid_of, layers_bar, pairs_of, plot_layers
 from inspector.viz.scales import Array, number
 
@@ -75,21 +78,44 @@ def _compose(history: History, groups: dict[str, Any], heat: list[tuple[str, str
     tall = [_heat_height(history.stats, pair) for pair in heat]
     curves = 2.3 * (-(-len(groups) // 2)) if groups else 0.0
     alarms = 0.2 * len(_alarms(history))
-    ratios = [curves] * bool(groups) + tall
-    figure = Figure(figsize=options.pop("figsize", (8.8, max(sum(ratios), 1.0) + 0.9 + alarms)), **options)
+    extra = _flow(history.stats)
+    ratios = [curves] * bool(groups) + tall + [2.7] * bool(extra)
+    figure = Figure(figsize=options.pop("figsize", (9.4, max(sum(ratios), 1.0) + 0.9 + alarms)), **options)
     if not ratios:
         figure.foot("Neither scalars nor statistics were recorded.")
         return figure
     outer = GridSpec(len(ratios), 1, figure=figure, height_ratios=ratios)
     if groups:
         _curves(figure, outer[0], history, groups)
+    steps = _common_steps(history.stats, heat)
     for i, (kind, statistic) in enumerate(heat, start=bool(groups)):
         ax = figure.add_subplot(outer[i])
-        drawn = plot_layers(history.stats, kind, statistic, ax=ax, findings=history.findings, unit=history.unit)
+        drawn = plot_layers(history.stats, kind, statistic, ax=ax, findings=history.findings, steps=steps, unit=history.unit)
         layers_bar(ax, drawn)
+    if extra:
+        inner = GridSpecFromSubplotSpec(1, len(extra), subplot_spec=outer[len(ratios) - 1])
+        for i, draw in enumerate(extra):
+            draw(figure.add_subplot(inner[i]))
     if heat:
         figure.foot("Layers in execution order; yellow: not finite; pale grey: not measured; orange: a finding begins.")
     return figure
+
+
+def _common_steps(stats: Stats, heat: list[tuple[str, str]]) -> Array:
+    """The steps that any of the maps has, so that all share one axis."""
+    found = [stats.grid(kind, statistic).steps for kind, statistic in heat]
+    return np.unique(np.concatenate(found)) if found else np.empty(0)
+
+
+def _flow(stats: Stats) -> list[Callable[[Axes], Any]]:
+    """Update ratios and gradient flow, where they were watched."""
+    there = set(pairs_of(stats))
+    drawn: list[Callable[[Axes], Any]] = []
+    if any(kind == "param_grad" for kind, _ in there):
+        drawn.append(lambda ax: plot_gradient_flow(stats, ax=ax))
+    if ("update", "ratio") in there:
+        drawn.append(lambda ax: plot_update_ratio(stats, ax=ax))
+    return drawn
 
 
 def _heat_height(stats: Stats, pair: tuple[str, str]) -> float:

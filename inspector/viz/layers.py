@@ -19,15 +19,25 @@ COLUMNS = 1200  # more steps than these are thinned: no figure is wider
 NAMED = 40  # more layers than these are not named one by one
 
 
-def grid_of(stats: Stats, kind: str, statistic: str) -> Grid:
-    """One statistic of one kind over layers and steps, thinned to what a figure can show; LookupError where there is
-    none."""
+def grid_of(stats: Stats, kind: str, statistic: str, steps: Array | None = None) -> Grid:
+    """One statistic of one kind over layers and ``steps`` (default: its own), thinned to what a figure can show;
+    LookupError where there is none."""
     grid = stats.grid(kind, statistic)
     if not grid.names:
         there = ", ".join(f"{s} of {k}" for k, s in pairs_of(stats)[:12]) or "nothing"
         raise LookupError(f"no {statistic!r} of {kind!r} in these statistics; there is {there}")
+    grid = grid if steps is None else _on(grid, steps)
     thin = max(1, -(-len(grid.steps) // COLUMNS))
     return Grid(grid.names, grid.steps[::thin], grid.values[:, ::thin], grid.present[:, ::thin])
+
+
+def _on(grid: Grid, steps: Array) -> Grid:
+    """The same on other steps, so that several maps share one axis; what was not measured there is absent."""
+    shape = (len(grid.names), len(steps))
+    values, present = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    at, place = np.searchsorted(steps, grid.steps), np.isin(grid.steps, steps)
+    values[:, at[place]], present[:, at[place]] = grid.values[:, place], grid.present[:, place]
+    return Grid(grid.names, steps, values, present)
 
 
 def pairs_of(stats: Stats) -> list[tuple[str, str]]:
@@ -43,11 +53,12 @@ def plot_layers(
     *,
     ax: Axes | None = None,
     findings: list[Finding] | None = None,
+    steps: Array | None = None,
     unit: str = "step",
 ) -> AxesImage:
     """Layers down in execution order, steps to the right. Log colours where values span orders of magnitude, diverging
     where they have signs; yellow = not finite, pale grey = nothing was measured. Orange marks: findings."""
-    found = grid_of(stats, kind, statistic)
+    found = grid_of(stats, kind, statistic, steps)
     ax = canvas(ax, (6, 0.16 * min(len(found.names), NAMED) + 1.2))
     norm, cmap, how = _colours(found.values)
     shape = found.values.shape
@@ -69,12 +80,12 @@ def _colours(values: Array) -> tuple[Normalize, Colormap, str]:
     if finite.size and finite.min() < 0:
         return signed(finite).norm, colour_map("RdBu_r").with_extremes(bad=ABSENT), ""
     if positive.size and positive.max() > 100 * positive.min():
-        low = max(float(np.percentile(positive, 1)), float(positive.max()) * 1e-12)
+        low = max(float(positive.min()), float(positive.max()) * 1e-12)
         cmap = colour_map("viridis").with_extremes(bad=ABSENT, under="black")
         return (
             LogNorm(low, max(float(np.percentile(positive, 99)), low * 10)),
             cmap,
-            " (log colours; black: 0 or less than the scale)",
+            " (log colours; black: 0)",
         )
     high = float(np.percentile(finite, 99)) if finite.size else 1.0
     low = 0.0 if not finite.size or finite.min() < 0.5 * high else float(np.percentile(finite, 1))

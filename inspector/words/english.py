@@ -84,11 +84,11 @@ ENGLISH: Mapping[str, str] = {
     "history.gap": "At the end {scalar} is {value} on the training data and {held} on held-out data.",
     "history.none_found": "No rule found anything wrong. Rules look only for what they know.",
     "history.no_stats": "No statistics of layers were recorded, so no rule could look at them.",
-    "history.found": "{count} finding{s}, the earliest first.",
+    "history.one_found": "One finding.",
+    "history.found": "{count} findings, the earliest first.",
     "history.more_findings": "{count} more findings are not told here.",
     # findings
     "finding.one": "Since {unit} {step}: {message} ({value} against a threshold of {threshold}).{advice}",
-    "finding.step": "step",
     "finding.none": "There is no finding.",
     # store
     "store.what": "{calls} call{s} of {modules} module{ms} were captured ({kinds}), {bytes} in all.",
@@ -100,6 +100,17 @@ ENGLISH: Mapping[str, str] = {
     "store.fine": "Every captured number is finite.",
     "store.no_value": "There is no {kind} at {count} site{s}: {reason}.",
     "store.empty": "Nothing was captured.",
+    "call.what": "{site} is one call of {module}.",
+    "call.tensor": "{name} is {shape} {dtype}: {digest}.",
+    # small nouns
+    "samples.what": "{n} sample{s} with inputs {shapes}.",
+    "samples.classes": "They fall into {classes} classes, from {fewest} of {rare} to {most} of {common}.",
+    "samples.evidence": "The true evidence is known and covers {area} of the positions.",
+    "samples.padding": "{share} of the steps are padding.",
+    "task.what": "{name} has {train} samples to train on and {test} to test.",
+    "scores.what": "{labels} methods are scored by {metrics}.",
+    "curve.what": "Over {n} samples the mean goes from {first} to {last}, with an area of {area}.",
+    "coverage.what": "{ran} of {n} chosen modules ran.",
     # summary
     "summary.what": "{model} has {parameters} parameters, of which {trainable} are trainable, in {modules} modules.",
     "summary.largest": "The most lie in {name} ({kind}): {count}, or {share}.",
