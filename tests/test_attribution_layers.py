@@ -150,7 +150,7 @@ def test_a_reused_module_without_a_call_is_refused_with_its_calls_named():
     for method in ("integrated_gradients", "gradient_x_activation"):
         with pytest.raises(LookupError, match="relu@0, relu@1"):
             attribute(model, x, target=1, method=method, layer="relu")
-    with pytest.raises(LookupError, match="did not happen|ran 2 times|calls"):
+    with pytest.raises(LookupError, match=r"did not happen|ran 2 times|calls"):
         attribute(model, x, target=1, layer="relu@2")
 
 
@@ -232,7 +232,7 @@ def test_what_explains_inputs_only_refuses_a_layer_that_does_not_run(images):
             return self.used(x)
 
     for method in ("integrated_gradients", "gradient_x_activation"):
-        with pytest.raises(LookupError, match="did not run|does not depend"):
+        with pytest.raises(LookupError, match=r"did not run|does not depend"):
             attribute(Unused(), torch.randn(2, 3), target=1, method=method, layer="unused")
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from inspector.attribution import explained
 from inspector.attribution.methods import Method, of_function, options_of
+from inspector.attribution.noise import combined, noisy
 from inspector.attribution.places import known
-from inspector.attribution.question import Question
+from inspector.attribution.question import Noise, Question
 from inspector.attribution.seen import Seen
 from inspector.attribution.table import METHODS
 from inspector.attribution.targets import Target
@@ -26,7 +27,14 @@ from inspector.sites import Site, key
 from inspector.tensors import walk
 
 TOLERANCE = 0.05
-_COMMON = ("seed", "budget", "axes")
+_COMMON: dict[str, Any] = {
+    "seed": 0,
+    "budget": 2**30,
+    "axes": None,
+    "noise": None,
+    "noise_samples": 10,
+    "noise_form": "mean",
+}
 
 
 def attribute(
@@ -47,7 +55,8 @@ def attribute(
     method: a name in METHODS, or ``f(score, values, **options)`` with ``score(values) -> (batch,)``.
     baselines: None (zero), a number, "zero", "mean", "blur", "noise", a tensor or a function; one each for several inputs.
     explain: which of several inputs; by default every floating one and every one that an nn.Embedding receives, jointly.
-    options: the method's own, and seed (of its random draws), budget (bytes), axes (which axes of the values are positions).
+    options: the method's own, and seed (of its random draws), budget (bytes), axes (which axes of the values are positions),
+    noise (a standard deviation: the method is averaged over noise_samples noisy copies; noise_form "square" or "variance").
     The model is explained in evaluation mode and left exactly as it was. Warns where a method that claims completeness is
     off by more than 5 %.
     """
@@ -61,7 +70,9 @@ def attribute(
         if row.at_layer is not None and layer is not None:
             values, slots_axes, delta = _at_one_layer(question, row, known(model, layer), baselines, options)
         else:
-            values, slots_axes, delta = _at_slots(question, row, explain, layer, baselines, options)
+            question.layer = known(model, layer) if row.helped and layer is not None else None
+            at = None if row.helped else layer
+            values, slots_axes, delta = _at_slots(question, row, explain, at, baselines, options)
     attribution = Attribution(
         values=values,
         samples=question.samples,
@@ -134,7 +145,7 @@ def _row(method: Any) -> tuple[str, Method]:
 
 def _common(row: Method, name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Takes the options that every method has out of ``options``; unknown ones are refused."""
-    common = {"seed": 0, "budget": 2**30, "axes": None} | {k: options.pop(k) for k in _COMMON if k in options}
+    common = _COMMON | {k: options.pop(k) for k in _COMMON if k in options}
     if row.needs != "as it asks":
         for option in options:
             if option not in row.options:
@@ -144,10 +155,10 @@ def _common(row: Method, name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_layer(row: Method, name: str, layer: Any, model: nn.Module) -> None:
-    if layer is not None and row.explains == "input":
+    if layer is not None and row.explains == "input" and not row.helped:
         raise ValueError(f"{name} explains inputs, not layers; leave layer out, or take integrated_gradients or saliency")
-    if layer is None and row.explains == "layer":
-        raise ValueError(f"{name} explains a layer: say which with layer=..., such as layer={_likely_layer(model)!r}")
+    if layer is None and (row.explains == "layer" or row.helped):
+        raise ValueError(f"{name} needs a layer: say which with layer=..., such as layer={_likely_layer(model)!r}")
     if layer is not None:
         known(model, layer)
 
@@ -165,7 +176,8 @@ def _question(model: nn.Module, inputs: Any, target: Any, common: Mapping[str, A
         raise ValueError("inputs hold no sample (batch of 0); give at least one")
     with torch.inference_mode(False):
         own = explained.private(samples.inputs)
-    return Question(model, samples, own, Target(target, samples), budget=common["budget"])
+    noise = None if common["noise"] is None else Noise(common["noise"], common["noise_samples"], common["noise_form"])
+    return Question(model, samples, own, Target(target, samples), budget=common["budget"], noise=noise)
 
 
 def _explain_inputs(question: Question, explain: Any = None, layer: Any = None) -> None:
@@ -185,13 +197,29 @@ def _at_slots(
         question.baselines = explained.baselines_for(
             question, baselines, at_layer=layer is not None, several=row.baselines in ("distribution", "data")
         )
-    found = row.run(question, **options)
-    values, delta = found if len(found) == 2 and isinstance(found[0], tuple) else (found, None)
+    values, delta = _run(question, row, options)
+    if row.tokens:
+        return values[0].detach(), (1,), delta
     for slot, given, value in zip(question.slots, question.values, values, strict=True):
         if value.shape != given.shape:
             raise ValueError(f"the method answered {tuple(value.shape)} for {slot.name}, which is {tuple(given.shape)}")
     positions = tuple(slot.positions for slot in question.slots)
     return explained.nest(question, tuple(v.detach() for v in values)), explained.nest(question, positions), delta
+
+
+def _run(question: Question, row: Method, options: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """The method's values and delta; with noise, combined over noisy copies of what is explained (SmoothGrad)."""
+    assert row.run is not None
+    if question.noise is None:
+        found = row.run(question, **options)
+        return found if len(found) == 2 and isinstance(found[0], tuple) else (found, None)
+    values, answers = question.values, []
+    for _ in range(question.noise.samples):
+        question.values = tuple(noisy(v, question.noise.stdev) for v in values)
+        found = row.run(question, **options)
+        answers.append(found[0] if isinstance(found[0], tuple) else found)
+    question.values = values
+    return combined(answers, question.noise.form), None
 
 
 def _at_one_layer(

@@ -3,12 +3,13 @@ the combinations, so that no example waits for another."""
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inspector.attribution.features import features, smooth_masks
+from inspector.attribution.features import Features, features, smooth_masks
 from inspector.attribution.perturb import Values, taken_away
 from inspector.attribution.question import Question
 
@@ -33,14 +34,22 @@ def shapley_value_sampling(question: Question, *, n_samples: int = 25, feature_m
         cut = features(question, feature_mask)
         here, there = cut.ends()
         worth = torch.zeros(question.size, cut.count, device=here.device, dtype=here.dtype)
-        for _ in range(n_samples):
-            order = torch.randperm(cut.count)
-            ladder = torch.ones(cut.count, cut.count, dtype=torch.bool).tril()[:-1]
-            on = torch.zeros_like(ladder)
-            on[:, order] = ladder
-            scores = torch.cat([there[None], cut.scores(on), here[None]]) if len(on) else torch.stack([there, here])
-            worth[:, order.to(here.device)] += (scores[1:] - scores[:-1]).T / n_samples
+        together = max(1, question.copies() // cut.count)
+        for start in range(0, n_samples, together):
+            orders = torch.rand(min(together, n_samples - start), cut.count).argsort(1)
+            worth += _gains(cut, orders, here, there) / n_samples
     return cut.spread(worth), worth.sum(1) - (here - there)
+
+
+def _gains(cut: Features, orders: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    """(batch, features) what each feature gains when it is added, summed over the orders (orders, features)."""
+    place = orders.argsort(1)
+    on = place[:, None] <= torch.arange(cut.count - 1)[:, None]  # (orders, features added, features)
+    middle = cut.scores(on.flatten(0, 1)).reshape(len(orders), cut.count - 1, -1) if cut.count > 1 else None
+    first, last = (end.expand(len(orders), 1, -1) for end in (there, here))
+    scores = torch.cat([first, last] if middle is None else [first, middle, last], 1)
+    steps = scores[:, 1:] - scores[:, :-1]
+    return steps.gather(1, place.to(steps.device)[..., None].expand_as(steps)).sum(0).T
 
 
 def kernel_shap(question: Question, *, n_samples: int | None = None, feature_mask: Any = None) -> tuple[Values, Tensor]:
@@ -65,7 +74,7 @@ def _coalitions(count: int, n: int) -> tuple[Tensor, Tensor]:
     if count < 20 and 2**count - 2 <= n:
         on = (torch.arange(1, 2**count - 1)[:, None] >> torch.arange(count)) & 1
         sizes = on.sum(1).double()
-        ways = torch.exp(torch.lgamma(torch.tensor(count + 1.0)) - torch.lgamma(sizes + 1) - torch.lgamma(count - sizes + 1))
+        ways = torch.tensor([comb(count, int(size)) for size in sizes.tolist()]).double()
         return on.bool(), (count - 1) / (ways * sizes * (count - sizes))
     sizes = torch.arange(1, count).double()
     drawn = 1 + torch.multinomial((count - 1) / (sizes * (count - sizes)), max(1, n // 2), replacement=True)
@@ -110,7 +119,8 @@ def _ridge(on: Tensor, scores: Tensor, weight: Tensor, alpha: float) -> Tensor:
     share = weight / weight.sum()
     design, wanted = on - (share[:, None] * on).sum(0), scores - (share[:, None] * scores).sum(0)
     square = design.T @ (weight[:, None] * design) + alpha * torch.eye(on.shape[1], dtype=on.dtype)
-    return torch.linalg.solve(square, design.T @ (weight[:, None] * wanted)).T
+    found: Tensor = torch.linalg.solve(square, design.T @ (weight[:, None] * wanted))
+    return found.T
 
 
 def rise(question: Question, *, n_samples: int = 500, keep: float = 0.5) -> Values:

@@ -24,7 +24,8 @@ class Method:
 
     complete: the values sum to the difference of outputs. signed: negative values mean evidence against.
     baselines: it compares with a baseline; "distribution" where that may be several, "data" where it is the batch unless
-    one is given.
+    one is given. helped: it explains inputs with the help of layer=.
+    tokens: its values are one number per token, not per element.
     """
 
     run: Callable[..., Any] | None = None
@@ -35,6 +36,8 @@ class Method:
     complete: bool = False
     signed: bool = True
     baselines: bool | Literal["distribution", "data"] = False
+    helped: bool = False
+    tokens: bool = False
     passes: str = ""
     captum: str = ""
     paper: str = ""

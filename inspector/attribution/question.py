@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from inspector.records import Cost, Samples
 from inspector.sites import Site
 from inspector.tensors import Leaf, nbytes, rebuild
 
-__all__ = ["Ledger", "Question", "Slot", "expand", "run_for"]
+__all__ = ["Ledger", "Noise", "Question", "Slot", "expand", "run_for"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ class Slot:
     site: Site | None = None
     axis: int = 0
     positions: Axes = None
+
+
+class Noise(NamedTuple):
+    """Gaussian noise on what is explained, and how the answers are combined."""
+
+    stdev: float
+    samples: int = 10
+    form: str = "mean"
 
 
 class Ledger:
@@ -69,8 +77,10 @@ class Question:
     slots: tuple[Slot, ...] = ()
     values: tuple[Tensor, ...] = ()
     baselines: tuple[Tensor, ...] = ()
+    layer: Site | None = None  # of methods that explain inputs with the help of a layer
     ledger: Ledger = field(default_factory=Ledger)
     budget: int = 2**30
+    noise: Noise | None = None
     last: Tensor | None = None
     bytes_per_example: int = 0
 
@@ -81,7 +91,7 @@ class Question:
     def score(self, *values: Tensor, rows: Tensor | None = None) -> Tensor:
         """(n,) scores of n = k * size rows; without ``rows``, k copies of the batch one after the other."""
         rows = self.rows(values[0]) if rows is None else rows
-        score = self.target(self._answer(values, rows), rows)
+        score = self.target(self.answer(values, rows), rows)
         self.last = score.detach()
         if score.requires_grad:
             score.register_hook(self.ledger.backward)  # type: ignore[no-untyped-call]  # torch's own is untyped
@@ -154,7 +164,8 @@ class Question:
         self.ledger.forward(len(rows))
         return tensors.run(self.model, expand(self.inputs, rows, self.size, placed))
 
-    def _answer(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
+    def answer(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
+        """What the model answers (or holds at the target neuron) with the values in their places."""
         pairs = list(zip(self.slots, values, strict=True))
         placed = {slot.leaf: value for slot, value in pairs if slot.site is None}
         changes = {slot.site: _putting(value, slot.axis) for slot, value in pairs if slot.site is not None}

@@ -31,6 +31,7 @@ class Seen:
     gradient: Tensor | None = None
     positions: Axes = None
     delta: Tensor | None = None
+    axis: int = 0  # which axis is the batch as the module lays it out
 
     @property
     def grad(self) -> Tensor:
@@ -77,7 +78,7 @@ class Pass:
     def seen(self, model: nn.Module, site: Site, axis: int) -> Seen:
         activation, gradient = self.look.values[site].movedim(axis, 0), self.grads.get(site)
         positions = layer_axes(model, self.look.modules[site], site, activation)
-        return Seen(site, activation, None if gradient is None else gradient.movedim(axis, 0), positions)
+        return Seen(site, activation, None if gradient is None else gradient.movedim(axis, 0), positions, axis=axis)
 
 
 def run_pass(

@@ -8,7 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
-from inspector.attribution import cams, games, gradients, noise, paths, perturb, rules
+from inspector.attribution import (
+    attend,
+    cams,
+    games,
+    gradients,
+    masked_cams,
+    noise,
+    paths,
+    perturb,
+    relevance,
+    rules,
+    temporal,
+)
 from inspector.attribution.methods import Method, Methods
 from inspector.attribution.seen import once
 
@@ -88,6 +100,30 @@ METHODS = Methods(
         "deconvolution": Method(
             rules.deconvolution, needs="changed rules", passes="1 + 1", captum="Deconvolution", paper="Zeiler 2014"
         ),
+        "guided_grad_cam": Method(
+            relevance.guided_grad_cam,
+            helped=True,
+            needs="changed rules",
+            passes="2 + 2",
+            captum="GuidedGradCam",
+            paper="Selvaraju 2017",
+        ),
+        "lrp": Method(
+            relevance.lrp,
+            needs="changed rules",
+            passes="batched",
+            captum="LRP",
+            paper="Bach 2015",
+            limits="refused for residual additions, embeddings, recurrent and attention layers",
+        ),
+        "temporal_saliency_rescaling": Method(
+            temporal.temporal_saliency_rescaling,
+            needs="perturbation",
+            signed=False,
+            passes="batched",
+            paper="Ismail 2020",
+            limits="(batch, time, features) only",
+        ),
         "occlusion": Method(
             perturb.occlusion,
             explains="both",
@@ -151,6 +187,13 @@ METHODS = Methods(
             passes="batched",
             paper="Petsiuk 2018",
         ),
+        "attention": Method(attend.attention, tokens=True, needs="attention", signed=False, passes="1 + 0"),
+        "attention_rollout": Method(
+            attend.attention_rollout, tokens=True, needs="attention", signed=False, passes="1 + 0", paper="Abnar 2020"
+        ),
+        "grad_x_attention": Method(
+            attend.grad_x_attention, tokens=True, needs="attention", signed=False, passes="1 + 1", paper="Chefer 2021"
+        ),
         "activation": _layer(cams.activation, _look, needs="activation", passes="1 + 0", captum="LayerActivation"),
         "gradient_x_activation": _layer(cams.gradient_x_activation, captum="LayerGradientXActivation"),
         "grad_cam": _layer(cams.grad_cam, captum="LayerGradCam", paper="Selvaraju 2017"),
@@ -159,6 +202,10 @@ METHODS = Methods(
         "layer_cam": _layer(cams.layer_cam, paper="Jiang 2021"),
         "x_grad_cam": _layer(cams.x_grad_cam, paper="Fu 2020"),
         "eigen_cam": _layer(cams.eigen_cam, _look, needs="activation", passes="1 + 0", paper="Muhammad 2020"),
+        "score_cam": _layer(paths.flown, masked_cams.score_cam, needs="perturbation", passes="batched", paper="Wang 2020"),
+        "ablation_cam": _layer(
+            paths.flown, masked_cams.ablation_cam, needs="perturbation", passes="batched", paper="Desai 2020"
+        ),
         "conductance": _layer(
             paths.flown,
             paths.conductance,

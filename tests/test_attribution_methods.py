@@ -1,0 +1,601 @@
+"""Each method against Captum where Captum is right, against a closed form where there is one, and refused where invalid."""
+
+import itertools
+import math
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from inspector import METHODS, Samples, attribute, attribute_layers, models
+
+
+def quietly(*args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return attribute(*args, **options)
+
+
+def captum(name, model, *args, **options):
+    import captum.attr
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return getattr(captum.attr, name)(model, *args).attribute(**options).detach()
+
+
+def cnn():
+    return nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(4, 6, 3), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 10)),
+    )
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 2, 8, 8)
+
+
+# DeepLift, where Captum's own is wrong or refuses
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.dense = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * 9, 10)
+
+    def forward(self, x):
+        hidden = F.relu(self.a(x), inplace=True)
+        hidden = hidden + F.gelu(self.b(hidden))
+        return self.dense(F.max_pool2d(hidden, 2).flatten(1)).softmax(1)
+
+
+class Reused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.dense = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(16, 10)
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 1)
+
+    def forward(self, x):
+        return self.dense(self.pool(self.relu(self.b(self.relu(self.a(x))))).flatten(1))
+
+
+class Sequence(nn.Module):
+    def __init__(self, layer, width, batch_first=True):
+        super().__init__()
+        self.layer, self.dense, self.batch_first = layer, nn.Linear(width, 10), batch_first
+
+    def forward(self, x):
+        out = self.layer(x if self.batch_first else x.transpose(0, 1))
+        out = out[0] if isinstance(out, tuple) else out
+        return self.dense(out.amax(1 if self.batch_first else 0))
+
+
+def encoder(batch_first, norm_first=False):
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=batch_first, norm_first=norm_first, activation="gelu")
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+class OwnCell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.gru, self.dense = nn.LSTMCell(4, 5), nn.GRUCell(5, 4), nn.Linear(4, 10)
+
+    def forward(self, x):
+        state, h = (x.new_zeros(len(x), 5), x.new_zeros(len(x), 5)), x.new_zeros(len(x), 4)
+        for step in x.unbind(1):
+            state = self.lstm(step, state)
+            h = self.gru(state[0], h)
+        return self.dense(h / (1 + h.abs().sum(1, keepdim=True)))
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dense = nn.LayerNorm(4), nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = self.norm(x)
+        x = F.scaled_dot_product_attention(x, x, x, is_causal=True) * F.silu(x)
+        return self.dense(torch.einsum("btf,btf->bf", x, x) + x.max(1).values)
+
+
+HARD = {
+    "functional": (Functional, (3, 2, 8, 8)),
+    "reused, in place": (Reused, (3, 2, 8, 8)),
+    "relu then overlapping pool": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(36, 10)),
+        (3, 2, 8, 8),
+    ),
+    "group norm": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.Flatten(), nn.Linear(144, 10)),
+        (3, 2, 8, 8),
+    ),
+    "lstm": (lambda: Sequence(nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True), 10), (3, 6, 4)),
+    "lstm, time first": (lambda: Sequence(nn.LSTM(4, 5), 5, False), (3, 3, 4)),
+    "gru": (lambda: Sequence(nn.GRU(4, 5, bias=False, batch_first=True), 5), (3, 6, 4)),
+    "rnn": (lambda: Sequence(nn.RNN(4, 5, nonlinearity="relu", batch_first=True), 5), (3, 6, 4)),
+    "transformer": (lambda: Sequence(encoder(True, True), 4), (3, 6, 4)),
+    "transformer, time first": (lambda: Sequence(encoder(False), 4, False), (3, 3, 4)),
+    "cells": (OwnCell, (3, 6, 4)),
+    "attention": (Attending, (3, 6, 4)),
+}
+
+
+@pytest.mark.parametrize("name", list(HARD))
+def test_deep_lift_is_complete_also_where_captums_is_not(name):
+    make, shape = HARD[name]
+    model, x, base = make().double().eval(), torch.randn(shape).double(), torch.randn(shape).double()
+    answer = attribute(model, x, target=3, method="deep_lift", baselines=base)
+    with torch.no_grad():
+        difference = (model(x) - model(base))[:, 3]
+    torch.testing.assert_close(answer.values.flatten(1).sum(1), difference, atol=1e-10, rtol=1e-8)
+    assert answer.delta.abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", list(HARD))
+def test_deep_lift_of_a_sample_does_not_depend_on_its_batch_mates(name):
+    make, shape = HARD[name]
+    model, x = make().double().eval(), torch.randn(shape).double()
+    whole = attribute(model, x, target=3, method="deep_lift", baselines=0.1)
+    alone = attribute(model, x[1:2], target=3, method="deep_lift", baselines=0.1)
+    torch.testing.assert_close(alone.values, whole.values[1:2])
+
+
+def test_deep_lift_equals_captum_where_captum_is_right(images):
+    model, base = cnn(), torch.randn(3, 2, 8, 8)
+    expected = captum("DeepLift", model, inputs=images, baselines=base, target=4)
+    answer = attribute(model, images, target=4, method="deep_lift", baselines=base)
+    torch.testing.assert_close(answer.values, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_deep_lift_at_every_layer_equals_captum_one_at_a_time(images):
+    model, base = cnn(), torch.randn(3, 2, 8, 8)
+    answers = attribute_layers(model, images, target=4, method="deep_lift", baselines=base)
+    for name in "01234678":
+        expected = captum("LayerDeepLift", model, model[int(name)], inputs=images, baselines=base, target=4)
+        torch.testing.assert_close(answers[name].values, expected, atol=1e-6, rtol=1e-4)
+        alone = attribute(model, images, target=4, method="deep_lift", baselines=base, layer=name)
+        torch.testing.assert_close(alone.values, answers[name].values)
+        assert alone.delta.abs().max() < 1e-5
+
+
+def test_deep_lift_shap_equals_captum_and_is_cut_to_the_budget(images):
+    model, base = cnn(), torch.randn(7, 2, 8, 8)
+    expected = captum("DeepLiftShap", model, inputs=images, baselines=base, target=4)
+    for budget in (2**30, 1):
+        answer = attribute(model, images, target=4, method="deep_lift_shap", baselines=base, budget=budget)
+        torch.testing.assert_close(answer.values, expected, atol=1e-6, rtol=1e-4)
+    assert answer.delta.abs().max() < 1e-5
+
+
+def test_a_model_that_takes_another_path_for_the_baseline_is_refused():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return torch.tanh(x).sum(1) if x.abs().sum() > 0 else torch.relu(x).sum(1)
+
+    with pytest.raises(ValueError, match="another path"):
+        attribute(Branching(), torch.randn(2, 3), method="deep_lift")
+
+
+# guided rules
+
+
+@pytest.mark.parametrize(("method", "name"), [("guided_backprop", "GuidedBackprop"), ("deconvolution", "Deconvolution")])
+def test_guided_rules_equal_captum_and_hold_for_functional_relus_too(method, name, images):
+    plain = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+    expected = captum(name, plain, inputs=images, target=2)
+
+    class Same(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = plain
+
+        def forward(self, x):
+            x = F.relu(self.layers[2](torch.relu(self.layers[0](x))), inplace=True)
+            return self.layers[5](x.flatten(1))
+
+    for model in (plain, Same()):
+        answer = attribute(model, images, target=2, method=method)
+        torch.testing.assert_close(answer.values, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvolution"])
+def test_guided_rules_are_refused_where_they_would_be_the_plain_gradient(method):
+    with pytest.raises(ValueError, match="plain gradient; take saliency"):
+        attribute(nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), torch.randn(2, 3), target=1, method=method)
+
+
+def test_guided_grad_cam_equals_captum(images):
+    model = cnn()
+    expected = captum("GuidedGradCam", model, model[3], inputs=images, target=2)
+    answer = attribute(model, images, target=2, method="guided_grad_cam", layer="3")
+    torch.testing.assert_close(answer.values, expected, atol=1e-6, rtol=1e-4)
+    with pytest.raises(ValueError, match="needs a layer"):
+        attribute(model, images, target=2, method="guided_grad_cam")
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_lrp_equals_captum_and_passes_a_flatten(inplace, images):
+    body = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace=False), nn.MaxPool2d(2))
+    dense = nn.Linear(36, 10)
+
+    class View(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.dense = body, dense
+
+        def forward(self, x):
+            return self.dense(self.body(x).view(len(x), -1))
+
+    expected = captum("LRP", View(), inputs=images, target=2)
+    body[1].inplace = inplace
+    answer = attribute(nn.Sequential(body, nn.Flatten(), dense), images, target=2, method="lrp")
+    torch.testing.assert_close(answer.values, expected, atol=1e-6, rtol=1e-4)
+    assert body[1].inplace is inplace
+    assert not hasattr(dense, "rule")
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "says"),
+    [
+        (Functional(), torch.randn(2, 2, 8, 8), "outside of modules"),
+        (nn.Sequential(nn.Linear(3, 3), nn.GELU()), torch.randn(2, 3), "no rule for GELU"),
+        (Reused(), torch.randn(2, 2, 8, 8), "runs several times"),
+        (Sequence(nn.LSTM(4, 5, batch_first=True), 5), torch.randn(2, 3, 4), "no rule for LSTM"),
+    ],
+)
+def test_lrp_is_refused_where_a_step_has_no_rule(model, x, says):
+    with pytest.raises(ValueError, match=says + r".*take deep_lift"):
+        attribute(model, x, target=1, method="lrp")
+
+
+# layers
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("conductance", "LayerConductance"), ("internal_influence", "InternalInfluence")]
+)
+def test_path_methods_of_all_layers_equal_captum_one_at_a_time(method, name, images):
+    model, base = cnn(), torch.randn(3, 2, 8, 8)
+    answers = attribute_layers(model, images, target=4, method=method, baselines=base, n_steps=20)
+    pieces = attribute_layers(model, images, target=4, method=method, baselines=base, n_steps=20, budget=200_000)
+    assert pieces["0"].cost.forwards > answers["0"].cost.forwards == 2
+    for layer in "01234678":
+        expected = captum(name, model, model[int(layer)], inputs=images, baselines=base, target=4, n_steps=20)
+        torch.testing.assert_close(answers[layer].values, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(pieces[layer].values, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_conductance_is_complete_where_everything_crosses_the_layer(images):
+    answers = attribute_layers(cnn().double(), images.double(), target=4, method="conductance", n_steps=400)
+    for layer in "01234678":
+        assert answers[layer].delta.abs().max() < 0.01 * answers[layer].values.flatten(1).sum(1).abs().mean()
+
+
+def test_conductance_works_on_an_lstm_and_on_tokens():
+    model = nn.Sequential(nn.Embedding(9, 4), Sequence(nn.LSTM(4, 5, batch_first=True), 5))
+    ids = torch.randint(0, 9, (3, 6))
+    answers = attribute_layers(model, ids, target=1, method="conductance", n_steps=300)
+    assert answers["1.layer:output[0]"].values.shape == (3, 6, 5)
+    assert answers["0"].delta.abs().max() < 0.01
+    assert answers["1.layer:output[0]"].delta.abs().max() < 0.01
+
+
+def slow_cam(method, activation, gradient):
+    """One sample (channels, height, width), written as in the papers."""
+    total, (channels, height, width) = 0.0, activation.shape
+    for k in range(channels):
+        a, g = activation[k], gradient[k]
+        if method == "grad_cam":
+            total = total + g.mean() * a
+        if method == "hires_cam":
+            total = total + g * a
+        if method == "layer_cam":
+            total = total + g.clamp(min=0) * a
+        if method == "x_grad_cam":
+            total = total + (g * a / (a.sum() + 1e-7)).sum() * a
+        if method == "grad_cam_plus_plus":
+            weight = sum(
+                (g[i, j] ** 2 / (2 * g[i, j] ** 2 + a.sum() * g[i, j] ** 3 + 1e-6)) * g[i, j].clamp(min=0)
+                for i, j in itertools.product(range(height), range(width))
+            )
+            total = total + weight * a
+    return total
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam", "x_grad_cam", "grad_cam_plus_plus"])
+def test_cams_are_what_their_papers_say(method, images):
+    model = cnn().double()
+    activation = model[:5](images.double()).detach().requires_grad_()
+    gradient = torch.autograd.grad(model[5:](activation)[:, 2].sum(), activation)[0]
+    answer = attribute(model, images.double(), target=2, method=method, layer="4")
+    expected = torch.stack([slow_cam(method, a, g) for a, g in zip(activation.detach(), gradient, strict=True)])
+    torch.testing.assert_close(answer.values[:, 0], expected)
+    positive = attribute(model, images.double(), target=2, method=method, layer="4", relu_attributions=True)
+    torch.testing.assert_close(positive.values[:, 0], expected.clamp(min=0))
+
+
+def test_eigen_cam_is_the_first_principal_component(images):
+    model = cnn().double()
+    activation = model[:5](images.double()).detach()
+    answer = attribute(model, images.double(), method="eigen_cam", layer="4")
+    for sample, heat in zip(activation, answer.values, strict=True):
+        points = sample.reshape(6, -1).T
+        centred = points - points.mean(0)
+        first = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
+        correlation = torch.corrcoef(torch.stack([centred @ first, heat.flatten()]))[0, 1]
+        assert correlation.abs() > 1 - 1e-6
+
+
+def test_ablation_cam_weighs_channels_by_what_is_lost_without_them(images):
+    model = cnn().double()
+    activation = model[:5](images.double()).detach()
+    expected = 0.0
+    for k in range(6):
+        without = activation.clone()
+        without[:, k] = 0
+        lost = (model[5:](activation) - model[5:](without))[:, 2].detach()
+        expected = expected + lost[:, None, None] * activation[:, k]
+    for budget in (2**30, 1):
+        answer = attribute(model, images.double(), target=2, method="ablation_cam", layer="4", budget=budget)
+        torch.testing.assert_close(answer.values[:, 0], expected)
+
+
+def test_score_cam_weighs_channels_by_the_score_of_what_they_show(images):
+    model = cnn().double()
+    activation = model[:5](images.double()).detach()
+    maps = F.interpolate(activation, size=(8, 8), mode="bilinear")
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    masks = (maps - low) / (high - low + 1e-8)
+    scores = torch.stack([model(images.double() * masks[:, k : k + 1])[:, 2] for k in range(6)], 1).detach()
+    expected = (scores.softmax(1)[:, :, None, None] * activation).sum(1)
+    answer = attribute(model, images.double(), target=2, method="score_cam", layer="4")
+    torch.testing.assert_close(answer.values[:, 0], expected, atol=1e-6, rtol=1e-5)
+
+
+# features
+
+
+def exact_shapley(model, x, base, target):
+    n, worth = x.shape[1], torch.zeros_like(x)
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        for size in range(n):
+            weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+            for chosen in itertools.combinations(others, size):
+                without, on = base.clone(), torch.tensor(chosen, dtype=torch.long)
+                without[:, on] = x[:, on]
+                having = without.clone()
+                having[:, i] = x[:, i]
+                worth[:, i] += weight * (model(having) - model(without))[:, target].detach()
+    return worth
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+
+
+def test_kernel_shap_of_few_features_is_exact():
+    model, x, base = mlp(), torch.randn(4, 5).double(), torch.randn(4, 5).double()
+    answer = attribute(model, x, target=1, method="kernel_shap", baselines=base)
+    torch.testing.assert_close(answer.values, exact_shapley(model, x, base, 1))
+    assert answer.cost.forwards == 2
+
+
+def test_shapley_sampling_converges_and_is_always_complete():
+    model, x, base = mlp(), torch.randn(4, 5).double(), torch.randn(4, 5).double()
+    answer = attribute(model, x, target=1, method="shapley_value_sampling", baselines=base, n_samples=3000)
+    torch.testing.assert_close(answer.values, exact_shapley(model, x, base, 1), atol=0.02, rtol=0)
+    few = attribute(model, x, target=1, method="shapley_value_sampling", baselines=base, n_samples=2, budget=1)
+    assert few.delta.abs().max() < 1e-12
+
+
+class Additive(nn.Module):
+    def forward(self, x):
+        return torch.stack([(x**3).sum(1), x.sin().sum(1)], 1)
+
+
+@pytest.mark.parametrize("method", ["shapley_value_sampling", "kernel_shap", "feature_ablation", "integrated_gradients"])
+def test_an_additive_model_is_explained_term_by_term(method):
+    x = torch.randn(4, 6).double()
+    answer = attribute(Additive(), x, target=1, method=method)
+    torch.testing.assert_close(answer.values, x.sin(), atol=1e-6, rtol=1e-5)
+
+
+def test_lime_finds_the_slopes_of_a_linear_model():
+    model, x, base = nn.Linear(5, 3).double(), torch.randn(4, 5).double(), torch.randn(4, 5).double()
+    answer = attribute(model, x, target=1, method="lime", baselines=base, alpha=1e-9)
+    torch.testing.assert_close(answer.values, (model.weight[1] * (x - base)).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_mask_shows_each_features_whole_value_as_in_captum():
+    model, x = mlp(), torch.randn(4, 5).double()
+    mask = torch.tensor([[0, 0, 1, 1, 2]])
+    expected = captum("FeatureAblation", model, inputs=x, target=1, feature_mask=mask)
+    answer = attribute(model, x, target=1, method="feature_ablation", feature_mask=mask)
+    torch.testing.assert_close(answer.values, expected)
+    exact = captum("ShapleyValues", model, inputs=x, target=1, feature_mask=mask)
+    answer = attribute(model, x, target=1, method="kernel_shap", feature_mask=mask)
+    torch.testing.assert_close(answer.values, exact)
+    assert answer.delta.abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("method", ["shapley_value_sampling", "kernel_shap"])
+def test_features_of_several_inputs_are_numbered_together(method):
+    class Product(nn.Module):
+        def forward(self, a, b):
+            return (a * b[:, :2]).sum(1)
+
+    a, b = torch.randn(3, 2).double(), torch.randn(3, 3).double()
+    answer = attribute(Product(), (a, b), method=method, **({"n_samples": 4000} if "sampling" in method else {}))
+    torch.testing.assert_close(answer.values[0], a * b[:, :2] / 2, atol=0.03, rtol=0)
+    torch.testing.assert_close(answer.values[1][:, 2], torch.zeros(3).double(), atol=1e-6, rtol=0)
+
+
+def test_large_images_are_cut_into_a_grid_whose_values_sum_to_the_difference():
+    model = nn.Sequential(nn.Conv2d(3, 4, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 100, 5)).double()
+    x = torch.randn(2, 3, 32, 32).double()
+    answer = attribute(model, x, target=1, method="kernel_shap")
+    difference = (model(x) - model(0 * x))[:, 1].detach()
+    torch.testing.assert_close(answer.values.flatten(1).sum(1), difference)
+    assert len(answer.heat[0].unique()) <= 49
+
+
+def test_rise_finds_the_one_position_that_matters():
+    class Corner(nn.Module):
+        def forward(self, x):
+            return x[:, :, :4, :4].mean((1, 2, 3))
+
+    answer = attribute(Corner(), torch.ones(2, 1, 28, 28), method="rise", n_samples=800)
+    corner, rest = answer.heat[:, :4, :4].mean((1, 2)), answer.heat[:, 12:, 12:].mean((1, 2))
+    assert (corner > 0.3).all()
+    assert (rest.abs() < 0.1).all()
+
+
+def test_permutation_needs_several_samples_and_changes_only_among_them():
+    model, x = mlp(), torch.randn(6, 5).double()
+    answer = attribute(model, x, target=1, method="feature_permutation")
+    assert answer.values.abs().sum() > 0
+    constant = x.clone()
+    constant[:, 2] = 1.0
+    assert attribute(model, constant, target=1, method="feature_permutation").values[:, 2].abs().max() == 0
+    with pytest.raises(ValueError, match="at least 2"):
+        attribute(model, x[:1], target=1, method="feature_permutation")
+
+
+# noise
+
+
+def test_averages_over_drawn_baselines_converge_to_integrated_gradients():
+    model, x, base = mlp(), torch.randn(3, 5).double(), torch.randn(1, 5).double()
+    expected = attribute(model, x, target=1, baselines=base, n_steps=200).values
+    for method in ("gradient_shap", "expected_gradients"):
+        answer = attribute(model, x, target=1, method=method, baselines=base, n_samples=20_000)
+        torch.testing.assert_close(answer.values, expected, atol=0.02, rtol=0.02)
+
+
+def test_smooth_grad_of_a_linear_model_is_its_weight_and_has_no_variance():
+    model, x = nn.Linear(5, 3), torch.randn(4, 5)
+    weight = model.weight[1].detach().expand(4, 5)
+    torch.testing.assert_close(attribute(model, x, target=1, method="smooth_grad").values, weight)
+    square = attribute(model, x, target=1, method="smooth_grad", form="square").values
+    torch.testing.assert_close(square, weight**2)
+    spread = attribute(model, x, target=1, method="smooth_grad", form="variance").values
+    torch.testing.assert_close(spread, torch.zeros(4, 5), atol=1e-6, rtol=0)
+
+
+def test_noise_smooths_any_method():
+    model, x = nn.Linear(5, 3), torch.randn(4, 5)
+    answer = attribute(model, x, target=1, method="input_x_gradient", noise=0.01, noise_samples=20)
+    torch.testing.assert_close(answer.values, (x * model.weight[1]).detach(), atol=0.02, rtol=0)
+    assert answer.cost.forwards == 20
+    assert answer.delta is None
+
+
+# sequences and attention
+
+
+def test_temporal_saliency_rescaling_multiplies_what_time_and_feature_change():
+    model, x = Sequence(nn.LSTM(4, 5, batch_first=True), 5).double(), torch.randn(2, 6, 4).double()
+
+    def saliency(inputs):
+        return attribute(model, inputs, target=1, method="saliency").values
+
+    expected, plain = torch.zeros(2, 6, 4).double(), saliency(x)
+    for t, f in itertools.product(range(6), range(4)):
+        without_t, without_f = x.clone(), x.clone()
+        without_t[:, t], without_f[:, :, f] = 0, 0
+        time, feature = ((saliency(other) - plain).abs().sum((1, 2)) for other in (without_t, without_f))
+        expected[:, t, f] = time * feature
+    answer = attribute(model, x, target=1, method="temporal_saliency_rescaling")
+    torch.testing.assert_close(answer.values, expected)
+    assert answer.cost.forwards == 1 + 6 + 4
+
+
+def attending():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+    return nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Flatten(), nn.Linear(40, 3))
+
+
+def manual_attention(layer, x):
+    attention = layer.self_attn
+    q, k, _ = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).reshape(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    return (q @ k.mT / 2).softmax(-1)
+
+
+def test_attention_weights_of_a_stock_transformer_are_those_it_computes():
+    model, x = attending().eval(), torch.randn(2, 5, 8)
+    first = attribute(model, x, target=1, method="attention", which=0, query=2)
+    expected = manual_attention(model[0].layers[0], x).mean(1)
+    torch.testing.assert_close(first.values, expected[:, 2].detach())
+    rollout = attribute(model, x, target=1, method="attention_rollout")
+    eye = torch.eye(5)
+    second = manual_attention(model[0].layers[1], model[0].layers[0](x)).mean(1)
+    product = (0.5 * second + 0.5 * eye) @ (0.5 * expected + 0.5 * eye)
+    torch.testing.assert_close(rollout.values, product.mean(1).detach(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(rollout.heat.sum(1), torch.ones(2))
+
+
+def test_grad_x_attention_uses_the_true_gradient_of_the_weights():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Linear(4, 3)
+
+        def forward(self, x, weights=None):
+            weights = (x @ x.mT).softmax(-1) if weights is None else weights
+            return self.dense((weights @ x).mean(1) ** 2)
+
+    model, x = Own().double(), torch.randn(2, 5, 4).double()
+    weights = (x @ x.mT).softmax(-1).requires_grad_()
+    gradient = torch.autograd.grad(model(x, weights)[:, 1].sum(), weights)[0]
+    answer = attribute(model, x, target=1, method="grad_x_attention")
+    torch.testing.assert_close(answer.values, (weights * gradient).clamp(min=0).mean(1).detach())
+
+
+def test_attention_of_the_reference_model_is_its_softmax_and_padding_is_cold():
+    model = models.AttentionClassifier(vocabulary=20, features=6, classes=3)
+    ids = torch.randint(1, 20, (4, 7))
+    ids[1, 4:] = 0
+    for method in ("attention", "attention_rollout", "grad_x_attention"):
+        answer = attribute(model, Samples(ids, torch.tensor([0, 1, 2, 0]), valid=ids > 0), method=method)
+        assert answer.heat.shape == (4, 7)
+        assert answer.heat[1, 4:].abs().max() == 0
+
+
+def test_a_model_without_attention_is_refused(images):
+    with pytest.raises(ValueError, match="computes no attention"):
+        attribute(cnn(), images, target=1, method="attention")
+
+
+# every reference model and every method: an answer, or a reason
+
+
+@pytest.fixture(scope="module")
+def rooms():
+    torch.manual_seed(0)
+    return {
+        "cnn": (models.CNN(), torch.randn(3, 1, 28, 28), "blocks"),
+        "lstm": (models.LSTMClassifier(), torch.randn(3, 28, 28), "lstm:output[0]"),
+        "attention": (models.AttentionClassifier(), torch.randn(3, 28, 28), "lstm:output[0]"),
+        "tokens": (models.AttentionClassifier(vocabulary=30, features=8), torch.randint(1, 30, (3, 9)), "project"),
+    }
+
+
+@pytest.mark.parametrize("room", ["cnn", "lstm", "attention", "tokens"])
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_answers_or_says_why_not(method, room, rooms):
+    model, x, layer = rooms[room]
+    row = METHODS[method]
+    options = {"n_samples": 20} if "n_samples" in row.options else {}
+    at = layer if row.explains == "layer" or row.helped else None
+    try:
+        answer = quietly(model, x, target=torch.tensor([1, 2, 3]), method=method, layer=at, **options)
+    except ValueError as error:
+        assert len(str(error)) > 40  # a reason, in words
+    else:
+        assert torch.isfinite(answer.heat).all()
+        assert answer.heat.shape[0] == 3
