@@ -19,7 +19,7 @@ from inspector.tensors import walk
 
 Gates = dict[str, Tensor]
 _GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 _TF32 = 5e-3  # on a GPU, cuDNN rounds the factors of its products to ten bits unless told otherwise
 
 
@@ -179,7 +179,7 @@ def _same(made: Tensor, given: Tensor) -> Tensor:
 def _check(worst: Tensor, kept: Tensor) -> None:
     if worst.is_meta:
         return
-    limit = max(_TOLERANCE.get(dtype, 2e-5) for dtype in (kept.dtype, autocast_to(kept) or kept.dtype))
+    limit = max(_TOLERANCE.get(dtype, 1e-4) for dtype in (kept.dtype, autocast_to(kept) or kept.dtype))
     if kept.is_cuda and torch.backends.cudnn.allow_tf32:
         limit = max(limit, _TF32)
     if not float(worst) <= limit:
