@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from inspector.records.html import as_html
 from inspector.records.saved import Saved
 from inspector.records.tables import table
 
@@ -106,6 +107,8 @@ class Assessment(Saved):
             *(found or ["no group differs from the others by more than chance"]),
             *["* too few samples to say much"] * few,
         ]
+
+    _repr_html_ = as_html
 
 
 _SELECTION = {"selection_rate": "selected", "false_positive_rate": "FPR", "false_negative_rate": "FNR"}

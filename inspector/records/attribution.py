@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inspector.records.html import as_html
 from inspector.records.samples import Samples
 from inspector.records.saved import Saved
 from inspector.tensors import parts, shape_text, walk
@@ -115,6 +116,8 @@ class Attribution(Saved):
         delta = f", off by {torch.as_tensor(self.delta).abs().max().item():.2g} at most" if claimed else ""
         passes = f"{self.cost.forwards} forward, {self.cost.backwards} backward"
         return f"Attribution({self.method}{where}: {shapes}{delta}; {passes})"
+
+    _repr_html_ = as_html
 
 
 def _collapse(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.records.attribution import Attribution, Cost
+from inspector.records.html import as_html
 from inspector.records.resampling import Interval, bootstrap, bootstrap_gap
 from inspector.records.samples import Samples
 from inspector.records.saved import Saved
@@ -146,6 +147,8 @@ class Comparison(Saved):
     def _cost(self, label: str) -> list[str]:
         cost = self.cost.get(label, Cost())
         return [str(cost.forwards), str(cost.backwards), f"{cost.seconds:.2f}"]
+
+    _repr_html_ = as_html
 
 
 def _work(cost: Cost) -> int:

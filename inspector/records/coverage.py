@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from inspector.records.html import as_html
 from inspector.records.tables import table
 
 
@@ -40,6 +41,8 @@ class Coverage(Mapping[str, Status]):
     def __repr__(self) -> str:
         rows = [[path or "(model)", s.module, str(s.calls), "; ".join(_remarks(s))] for path, s in self.items()]
         return table(["module", "type", "calls", "remarks"], rows)
+
+    _repr_html_ = as_html
 
 
 def _remarks(status: Status) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from inspector.records.html import as_html
 from inspector.records.saved import Saved
 from inspector.records.stats import Column, Series, Stats
 
@@ -40,13 +41,15 @@ class Finding:
             f"[{self.rule}] {self.message} (since step {self.step}: {self.value:.4g} against {self.threshold:.4g}).{advice}"
         )
 
+    _repr_html_ = as_html
+
 
 @dataclass(eq=False)
 class History(Saved):
     """``scalars[name]`` is (steps, values), two arrays; ``stats`` the statistics per layer; ``findings`` what is wrong.
 
-    histograms[kind][name] is (steps, counts): counts (steps, 66) of the absolute value by power of two, in the bins of ``LOG2_BINS``;
-    bins are fixed, so histograms of several steps or runs add up.
+    histograms[kind][name] is (steps, counts): counts (steps, 66) of the absolute value by power of two, in the bins of
+    ``LOG2_BINS``; the bins are fixed, so histograms of several steps or runs add up.
     watch[name] is (steps, values) like a scalar: what every step is checked for, "grad_norm" (of the applied gradients).
     unit: "step" or "epoch". meta: model class, seed, versions and whatever else the maker knew.
     """
@@ -91,3 +94,5 @@ class History(Saved):
         count = max((len(steps) for steps, _ in self.scalars.values()), default=0)
         found = f"; {len(self.findings)} findings" if self.findings else ""
         return f"History({count} {self.unit}s{': last ' * bool(last)}{last}{found})"
+
+    _repr_html_ = as_html

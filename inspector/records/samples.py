@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from inspector.records import splitting
+from inspector.records.html import as_html
 from inspector.records.saved import Saved
 from inspector.tensors import batch_size, rebuild, shape_text, walk
 
@@ -89,6 +90,8 @@ class Samples(Saved):
         known = [n for n in ("target", "evidence", "valid", "groups") if getattr(self, n) is not None]
         return f"Samples({len(self)}: inputs {shapes}{'; with ' * bool(known)}{', '.join(known)})"
 
+    _repr_html_ = as_html
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -133,6 +136,8 @@ class Task:
 
     def __repr__(self) -> str:
         return f"Task({self.name!r}: train {len(self.train)}, test {len(self.test)})"
+
+    _repr_html_ = as_html
 
 
 def as_samples(inputs: Any, target: Any = None) -> Samples:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from inspector.records.html import as_html
 from inspector.records.resampling import Interval, bootstrap
 from inspector.records.saved import Saved
 from inspector.records.tables import table
@@ -27,6 +28,8 @@ class Curve(Saved):
     def area(self) -> Tensor:
         """(batch,) the area under each curve by the trapezoid rule; with x from 0 to 1, the mean height."""
         return torch.trapezoid(self.y.double(), self.x.double(), dim=1).to(self.y.dtype)
+
+    _repr_html_ = as_html
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,3 +108,5 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
             return "-"
         mean, low, high = self.interval(label, metric)
         return "n/a" if mean != mean else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+    _repr_html_ = as_html

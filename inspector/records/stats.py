@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from inspector.records.html import as_html
+
 Column = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -131,6 +133,8 @@ class Stats(Mapping[str, Column]):
 
     def __repr__(self) -> str:
         return f"Stats({self.rows} rows: {len(self.unique('name'))} names, {', '.join(self.unique('statistic'))})"
+
+    _repr_html_ = as_html
 
 
 def as_series(keys: Iterable[Sequence[str]]) -> list[Series]:

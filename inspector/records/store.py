@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from inspector.records.coverage import Coverage, Status
+from inspector.records.html import as_html
 from inspector.records.saved import Saved
 from inspector.records.tables import table
 from inspector.sites import KINDS, Kind, Site, key
@@ -68,6 +69,8 @@ class Call:
         if kind not in self.values and not self.ended:
             return "the call has not ended"
         return self.why.get(kind, f"no tensor but {type(value).__name__}")
+
+    _repr_html_ = as_html
 
 
 class Store(Saved, Mapping[str, Call]):
@@ -204,6 +207,8 @@ class Store(Saved, Mapping[str, Call]):
         coverage = Coverage({path: Status(*status) for path, status in tree["coverage"].items()})
         store.coverage_of = lambda: coverage
         return store
+
+    _repr_html_ = as_html
 
 
 def _tensor_row(site: Site, tensor: Tensor) -> list[str]:
