@@ -397,7 +397,7 @@ def test_the_confusion_matrix_is_coloured_by_share_and_written_in_counts():
 
 def test_groups_are_drawn_with_n_and_with_wilsons_interval():
     figure = show(made.assessment())
-    ax = next(ax for ax in figure.axes if "accuracy by age" in ax.get_title("left"))
+    ax = next(ax for ax in figure.axes if "by age\naccuracy" in ax.get_title("left"))
     assert "over 60 (n = 12)" in [label.get_text() for label in ax.get_yticklabels()]
     assert ax.lines[4].get_xdata() == pytest.approx([0.4677, 0.9111], abs=1e-3)  # 9 of 12, by hand
 

@@ -134,9 +134,9 @@ def plot_groups(assessment: Assessment, column: str, *, rate: str = "accuracy", 
         for label, a in assessment.groups[column].items()
     }
     gap = assessment.gaps.get(column, {}).get(rate)
-    about = f" by {shorten(column, 30)}" if rate == "accuracy" else ""
-    apart = "" if gap is None or gap != gap else f": gap {100 * gap:.1f} points"
-    return plot_intervals(rows, ax=ax, reference=getattr(assessment, rate), title=f"{RATES[rate]}{about}{apart}")
+    about = f"by {shorten(column, 30)}\n" if rate == "accuracy" else ""
+    apart = "" if gap is None or gap != gap else f": gap {gap:.3f}"
+    return plot_intervals(rows, ax=ax, reference=getattr(assessment, rate), title=f"{about}{RATES[rate]}{apart}")
 
 
 def _with_interval(a: Assessment, rate: str) -> tuple[float, float, float]:
