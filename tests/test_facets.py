@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention as kept_by_name
 from torch.utils.checkpoint import checkpoint
 
 from inspector import models
-from inspector.hooks import capture, live, tap
+from inspector.hooks import capture, edit, live, tap
 from inspector.tensors import walk
 
 torch.set_num_threads(1)
@@ -539,6 +539,22 @@ def test_a_module_inside_itself_and_a_frozen_first_layer_are_no_trap():
     with capture(encoder, "", what="attention") as store:
         encoder(torch.randn(2, 3, 8))
     assert "fused path of (model)" in store[""].why["attention"]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("transform", [torch.func.vmap, lambda f: torch.func.grad(lambda x: f(x).sum())])
+def test_attention_inside_a_transform_says_why_it_is_not_kept(transform):
+    class Transformed(nn.Module):
+        def forward(self, x):
+            return transform(lambda q: F.scaled_dot_product_attention(q, q, q))(x)
+
+    module, x = Transformed(), torch.randn(3, 2, 5, 4)
+    with capture(module, what=("output", "attention")) as store:
+        output = module(x)
+    assert torch.equal(store[""].output, output)
+    assert "torch.func transform" in store[""].why["attention"]
+    with pytest.raises(RuntimeError, match="cannot be edited there"), edit(module, {":attention": lambda weights: weights}):
+        module(x)
 
 
 def test_attention_written_out_is_pointed_to():

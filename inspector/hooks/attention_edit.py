@@ -88,6 +88,8 @@ class AttentionEdit(Placed):
         kwargs = kwargs or {}
         if func not in _ATTEND or _local.running[-1] is not self:  # an inner call that is edited too has its own
             return func(*args, **kwargs)
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError(f"{self.name} runs inside vmap or another torch.func transform and cannot be edited there")
         return _ATTEND[func](self._changed, *args, **kwargs)
 
     def _changed(self, weights: Tensor) -> Tensor:

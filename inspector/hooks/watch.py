@@ -61,6 +61,8 @@ class Watch(Placed):
 @torch.no_grad()
 def _weights(func: Any, args: Any, kwargs: Any) -> Tensor | Exception:
     """Those that an edit put there, or those of the call; the model's own call has succeeded and goes on in any case."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return LookupError("its attention runs inside vmap or another torch.func transform, whose values cannot be kept")
     try:
         put = edited()
         return _SEEN[func](*args, **kwargs) if put is None else put
