@@ -419,7 +419,7 @@ def test_a_mask_shows_each_features_whole_value_as_in_captum():
     torch.testing.assert_close(answer.values, expected)
     exact = captum("ShapleyValues", model, inputs=x, target=1, feature_mask=mask)
     answer = attribute(model, x, target=1, method="kernel_shap", feature_mask=mask)
-    torch.testing.assert_close(answer.values, exact)
+    torch.testing.assert_close(answer.values.float(), exact)
     assert answer.delta.abs().max() < 1e-10
 
 
@@ -451,8 +451,8 @@ def test_rise_finds_the_one_position_that_matters():
 
     answer = attribute(Corner(), torch.ones(2, 1, 28, 28), method="rise", n_samples=800)
     corner, rest = answer.heat[:, :4, :4].mean((1, 2)), answer.heat[:, 12:, 12:].mean((1, 2))
-    assert (corner > 0.3).all()
-    assert (rest.abs() < 0.1).all()
+    assert (corner > 0.15).all()
+    assert (rest.abs() < 0.05).all()
 
 
 def test_permutation_needs_several_samples_and_changes_only_among_them():
