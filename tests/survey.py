@@ -214,6 +214,7 @@ def unpicklable(model: nn.Module, twin: nn.Module) -> list[str]:
         return []
     try:
         pickle.dumps(twin)
+        copy.deepcopy(twin)  # a model that keeps a value of its run, as RAFT does, cannot be copied then
     except Exception:
         return []
     back = pickle.loads(pickle.dumps(model))
