@@ -46,11 +46,14 @@ def curves(history: History) -> Table:
 
 def layers(history: History) -> Table:
     """The latest value of each statistic per layer and kind, in execution order."""
-    latest: dict[tuple[str, str], dict[str, float]] = {}
     stats = history.stats
-    for kind, name, statistic, value in zip(*(stats[c] for c in ("kind", "name", "statistic", "value")), strict=True):
-        latest.setdefault((str(name), str(kind)), {})[str(statistic)] = float(value)
-    names = list(dict.fromkeys(s for row in latest.values() for s in row))
+    latest: dict[tuple[str, str], dict[str, float]] = {}
+    for at, series in enumerate(stats.series):
+        measured = np.flatnonzero(stats.present[:, at])
+        if measured.size:
+            row = latest.setdefault((series.name or "(model)", series.kind), {})
+            row[series.statistic] = float(stats.cells[measured[-1], at])
+    names = list(dict.fromkeys(name for row in latest.values() for name in row))
     rows = [[n, k, *(f"{row[s]:.3g}" if s in row else "" for s in names)] for (n, k), row in list(latest.items())[:LAYERS]]
     shown = f" ({len(rows)} of {len(latest)} shown)" if len(rows) < len(latest) else ""
     return Table(f"Layers, latest{shown}", ["layer", "kind", *names], rows, frozenset(range(2, len(names) + 2)))

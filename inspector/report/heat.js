@@ -23,7 +23,7 @@ VIEWERS.heat = (place, data, numbers) => {
   };
   const about = (sample) => {
     const { target, true: truth } = data.samples[sample];
-    return `sample ${sample}` + (target ? ` → ${target}` : "") + (truth ? `, true ${truth}` : "");
+    return `sample ${sample}` + (target ? ` \u2192 ${target}` : "") + (truth ? `, true ${truth}` : "");
   };
 
   const tokens = (sample, values, lut, high, tell) => {
@@ -58,7 +58,7 @@ VIEWERS.heat = (place, data, numbers) => {
   };
 
   const words = (shape, sample, row, column) => {
-    if (data.view === "tokens") return `“${data.tokens[sample][column][0]}”`;
+    if (data.view === "tokens") return `\u201c${data.tokens[sample][column][0]}\u201d`;
     if (data.view === "row") return data.features[column] ?? `feature ${column}`;
     return shape.length === 2 ? `row ${row}, column ${column}` : `step ${column}`;
   };
@@ -77,7 +77,7 @@ VIEWERS.heat = (place, data, numbers) => {
       : cells(values, width, height, lut, -high, high, `${named[method]}, ${about(sample)}`, tell);
     const beyond = values.filter((v) => Math.abs(v) > high * 1.0001).length;
     const cut = beyond ? `, ${((100 * beyond) / values.length).toPrecision(2)}% beyond` : "";
-    return el("figure", { class: `panel ${data.view}` }, el("figcaption", {}, title), drawn, el("small", {}, `±${plainly(high)}${cut}`));
+    return el("figure", { class: `panel ${data.view}` }, el("figcaption", {}, title), drawn, el("small", {}, `\u00b1${plainly(high)}${cut}`));
   };
   const input = (sample) => {
     const given = inputs[sample];

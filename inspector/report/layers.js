@@ -17,7 +17,7 @@ VIEWERS.layers = (place, data, numbers) => {
     }
     if (wanted === "signed") {
       const top = percentile([finite], 99);
-      return { at: (v) => v, low: -top, high: top, lut: table(MAPS["red and blue"]), words: `±${plainly(top)}, the 99th percentile` };
+      return { at: (v) => v, low: -top, high: top, lut: table(MAPS["red and blue"]), words: `\u00b1${plainly(top)}, the 99th percentile` };
     }
     return { at: (v) => v, low: Math.min(0, low), high, lut: table(VIRIDIS), words: `${plainly(Math.min(0, low))} to ${plainly(high)}` };
   };
