@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from inspector import attribute, models
-from inspector.metrics.blame import blame
+from inspector.metrics import blame
 from inspector.models.people import FEATURES, STAND_IN, WRONGED
 
 

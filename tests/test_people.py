@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from inspector import Assessment, Attribution, Samples, models
-from inspector.metrics.blame import blame
+from inspector.metrics import blame
 from inspector.models import resampling
 from inspector.models.disparity import Share, disparities, holm, shares
 from inspector.models.people import FEATURES, STAND_IN, WRONGED

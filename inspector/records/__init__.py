@@ -1,6 +1,6 @@
 """The waist: all nouns with their reprs. Makers write them, viewers read them, and neither imports the other."""
 
-from inspector.records.assessment import Assessment
+from inspector.records.assessment import Assessment, Disparity
 from inspector.records.attribution import Attribution, Cost
 from inspector.records.comparison import Comparison
 from inspector.records.coverage import Coverage, Status
@@ -18,6 +18,7 @@ __all__ = [
     "Cost",
     "Coverage",
     "Curve",
+    "Disparity",
     "Finding",
     "History",
     "NotCapturedError",
