@@ -586,3 +586,25 @@ def test_torchvisions_transformers_are_seen_or_say_why():
     assert all(
         call.attention is None and "no attention that can be seen" in call.why["attention"] for call in store.values()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_sharded_models_are_seen_where_their_parameters_are_there_when_a_call_ends():
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        layer, x = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.randn(2, 3, 8)
+        expected = true_weights(layer.self_attn, x, x, x)
+        around, itself = fully_shard(copy.deepcopy(layer)), copy.deepcopy(layer)
+        fully_shard(itself.self_attn)
+        with capture(around, what="attention") as store:
+            around(x)
+        close(store["self_attn"].attention, expected)
+        with capture(fully_shard(itself), what="attention") as store:
+            itself(x)
+        assert "shard the module around it" in store["self_attn"].why["attention"]
+    finally:
+        dist.destroy_process_group()

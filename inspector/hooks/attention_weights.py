@@ -3,7 +3,6 @@ it, of a call of ``scaled_dot_product_attention`` or ``multi_head_attention_forw
 
 from __future__ import annotations
 
-import copy
 import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -33,8 +32,8 @@ def mha_weights(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     What PyTorch itself gives with need_weights=True in eval mode: the sources that ``add_bias_kv`` and ``add_zero_attn``
     add come last, and padded queries that ran as a nested tensor have the weights 0.
     """
-    twin = copy.copy(module)  # the module's parameters in a mode of its own
-    twin.training = False
+    twin: nn.Module = object.__new__(type(module))  # the module's parameters in a mode of its own
+    twin.__dict__.update(module.__dict__ | {"training": False})
     given = dict(zip(_GIVEN, args, strict=False)) | kwargs | _WEIGHTS
     return _MHA.forward(twin, **given)[1]  # type: ignore[arg-type,return-value]  # the twin is one, and gives weights
 

@@ -56,9 +56,9 @@ class Facets:
         outer, state = frame.facets
         facets: dict[Kind, Facet] = {}
         if self.attention and frame.raised is None:
-            facets["attention"] = _explained(lambda: self._attention(frame))
+            facets["attention"] = _explained(frame, lambda: self._attention(frame))
         if self.gates and frame.raised is None:
-            facets["gates"] = _explained(lambda: gates_of(frame.module, (frame.args, frame.kwargs), output, state))
+            facets["gates"] = _explained(frame, lambda: gates_of(frame.module, (frame.args, frame.kwargs), output, state))
         if self.attention:
             self.watch.end(outer)
         return facets
@@ -90,11 +90,13 @@ def _softmax(frame: Frame) -> str:
     return f" (written out? capture the output of {', '.join(map(repr, names))})" if names else ""
 
 
-def _explained(compute: Callable[[], Any]) -> Facet:
+def _explained(frame: Frame, compute: Callable[[], Any]) -> Facet:
     """A facet that cannot be had never disturbs the run. A LookupError's text is the reason."""
     try:
         return Facet(compute())
     except LookupError as error:
         return Facet(None, str(error))
     except Exception as error:
+        if any(type(p).__name__ == "DTensor" for p in frame.module.parameters(recurse=False)):
+            return Facet(None, "its parameters are sharded again when its call ends; shard the module around it instead")
         return Facet(None, f"it could not be recomputed: {type(error).__name__}: {error}")
