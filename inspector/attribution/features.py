@@ -121,6 +121,8 @@ def _superpixels(value: Tensor, slot: Slot) -> Tensor:
 
 def smooth_masks(shape: Sequence[int], positions: Sequence[int], n: int, keep: float) -> Tensor:
     """(n, *shape) random masks between 0 and 1 that are smooth along the positions (RISE)."""
+    if not positions:  # one category: there or not
+        return (torch.rand(n, *[1] * len(shape)) < keep).float()
     lengths = [shape[axis - 1] for axis in positions]
     cells = [min(CELLS, length) for length in lengths]
     coarse = (torch.rand(n, 1, *cells) < keep).float()

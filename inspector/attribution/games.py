@@ -14,6 +14,13 @@ from inspector.attribution.perturb import Values, taken_away
 from inspector.attribution.question import Question
 
 
+def feature_ablation(question: Question, *, feature_mask: Any = "elements") -> Values:
+    """The score lost when a feature is replaced by the baseline. feature_mask: integers like one sample's values (or the
+    batch's), the elements of one number are one feature; "elements" (each its own), "grid" or "superpixels"."""
+    cut = features(question, feature_mask)
+    return taken_away(question, [_each_feature(numbers) for numbers in cut.numbers], average=False)
+
+
 def feature_permutation(question: Question, *, feature_mask: Any = None) -> Values:
     """The score lost when a feature's values are shuffled among the samples of the batch (Fisher et al. 2019)."""
     if question.size < 2:

@@ -16,6 +16,7 @@ from inspector.attribution.question import Question
 from inspector.attribution.seen import Seen, once
 from inspector.hooks import Where, edit
 from inspector.sites import Kind, Site
+from inspector.tensors import shape_text
 
 
 def ablation_cam(question: Question, where: Where, *, kinds: Sequence[Kind] = ("output",)) -> dict[Site, Seen]:
@@ -39,7 +40,14 @@ def score_cam(question: Question, where: Where, *, kinds: Sequence[Kind] = ("out
 
 def _looked(question: Question, where: Where, kinds: Sequence[Kind]) -> dict[Site, Seen]:
     found = once(question, where, kinds=kinds, gradient=False)
-    return {site: seen for site, seen in found.items() if _channel(seen) is not None}
+    fit = {site: seen for site, seen in found.items() if _channel(seen) is not None}
+    if found and not fit:
+        site, seen = next(iter(found.items()))
+        raise ValueError(
+            f"{site} ({shape_text(seen.activation)}) has not one axis of channels beside axes of positions, so there are no "
+            "maps to weigh; choose a convolutional or sequence layer, or take gradient_x_activation"
+        )
+    return fit
 
 
 def _channel(seen: Seen) -> int | None:

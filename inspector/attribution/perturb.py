@@ -29,13 +29,6 @@ def occlusion(question: Question, *, sliding_window_shapes: Any = None, strides:
     return taken_away(question, masks, average=True)
 
 
-def feature_ablation(question: Question, *, feature_mask: Any = None) -> Values:
-    """The score lost when a feature is replaced by the baseline. feature_mask: integers like one sample's values (or the
-    batch's), the elements of one number are one feature; by default every element is a feature of its own."""
-    masks = [_groups(v, mask) for mask, _, v in each(question, feature_mask)]
-    return taken_away(question, masks, average=False)
-
-
 def taken_away(question: Question, masks: Sequence[Callable[[], Iterator[Mask]]], *, average: bool) -> Values:
     with torch.no_grad():
         whole = question.weighed(question.values)
@@ -116,14 +109,3 @@ def _windows(value: Tensor, window: tuple[int, ...], steps: tuple[int, ...]) -> 
             yield mask
 
     return make
-
-
-def _groups(value: Tensor, given: Any) -> Callable[[], Iterator[Mask]]:
-    if given is None:
-        given = torch.arange(value[0].numel(), device=value.device).reshape(value.shape[1:])
-    numbers = torch.as_tensor(given, device=value.device)
-    try:
-        numbers.expand_as(value)
-    except RuntimeError:
-        raise ValueError(f"feature_mask {tuple(numbers.shape)} does not fit values of {tuple(value.shape)}") from None
-    return lambda: (numbers == number for number in torch.unique(numbers))

@@ -16,6 +16,7 @@ from inspector.attribution.gradients import Values
 from inspector.attribution.question import Question
 from inspector.attribution.seen import once
 from inspector.hooks import tap
+from inspector.tensors import shape_text
 
 _HARMLESS = {
     *("size", "dim", "__get__", "view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "clone", "__len__"),
@@ -113,6 +114,9 @@ def guided_grad_cam(question: Question) -> Values:
 
 
 def _like(cam: Tensor, value: Tensor, site: Any) -> Tensor:
-    if cam.dim() != value.dim() or cam.shape[1] != 1:
-        raise ValueError(f"{site} ({tuple(cam.shape)}) has other positions than the input ({tuple(value.shape)})")
+    """The map at the input's positions: as it is where they are the same, otherwise repeated to the input's size."""
+    if cam.dim() == value.dim() and all(n in (1, m) for n, m in zip(cam.shape, value.shape, strict=True)):
+        return cam
+    if cam.dim() != value.dim() or cam.dim() < 3 or cam.shape[1] != 1:
+        raise ValueError(f"{site} ({shape_text(cam)}) has other positions than the input ({shape_text(value)})")
     return F.interpolate(cam, size=value.shape[2:], mode="nearest")

@@ -134,7 +134,7 @@ METHODS = Methods(
             paper="Zeiler 2014",
         ),
         "feature_ablation": Method(
-            perturb.feature_ablation,
+            games.feature_ablation,
             explains="both",
             needs="perturbation",
             baselines=True,

@@ -1,0 +1,126 @@
+"""Every method on every family of models: an answer with its completeness error, or the reason why not.
+
+``python benchmarks/attribution_matrix.py`` prints the table; ``--to FILE`` writes it as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspector import METHODS, Attribution, attribute, models
+
+
+class Encoder(nn.Module):
+    """A stock transformer encoder that reads the mean of its tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder, self.out = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.encoder(x).mean(1))  # type: ignore[no-any-return]  # a tensor
+
+
+class Recommender(nn.Module):
+    """A user, an item and numbers, one score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user, self.item = nn.Embedding(50, 8), nn.Embedding(80, 8)
+        self.body = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 1))
+
+    def forward(self, user: Tensor, item: Tensor, numbers: Tensor) -> Tensor:
+        return self.body(torch.cat([self.user(user), self.item(item), numbers], 1))[:, 0]  # type: ignore[no-any-return]
+
+
+class Case:
+    """A model, a batch, the class to explain, and the layer for methods that need one."""
+
+    def __init__(self, model: nn.Module, inputs: Any, layer: str, target: Any = 1) -> None:
+        self.model, self.inputs, self.layer, self.target = model.eval(), inputs, layer, target
+
+
+def cases() -> dict[str, Callable[[], Case]]:
+    """The families, each made when it is asked for."""
+    from torchvision.models import resnet18, vit_b_16
+
+    numbers = {"user": torch.tensor([1, 2]), "item": torch.tensor([3, 4]), "numbers": torch.randn(2, 4)}
+    mlp = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    return {
+        "CNN": lambda: Case(models.CNN(), torch.randn(2, 1, 28, 28), "blocks"),
+        "LSTM": lambda: Case(models.LSTMClassifier(), torch.randn(2, 28, 28), "lstm:output[0]"),
+        "attention": lambda: Case(models.AttentionClassifier(), torch.randn(2, 28, 28), "lstm:output[0]"),
+        "tokens": lambda: Case(models.AttentionClassifier(vocabulary=30), torch.randint(1, 30, (2, 12)), "project"),
+        "resnet18": lambda: Case(resnet18(), torch.randn(2, 3, 64, 64), "layer4"),
+        "vit_b_16": lambda: Case(vit(vit_b_16), torch.randn(2, 3, 64, 64), "encoder.layers.encoder_layer_11"),
+        "encoder": lambda: Case(Encoder(), torch.randn(2, 7, 16), "encoder.layers.1"),
+        "MLP": lambda: Case(mlp, torch.randn(2, 8), "0"),
+        "recommender": lambda: Case(Recommender(), numbers, "body.0", None),
+    }
+
+
+def vit(make: Callable[..., nn.Module]) -> nn.Module:
+    """Small pictures, and a head that is not zero as it comes."""
+    model = make(image_size=64)
+    head: Any = model.get_submodule("heads.head")
+    nn.init.normal_(head.weight, std=0.02)
+    return model
+
+
+def cell(case: Case, method: str) -> str:
+    """One cell: "ok", with the completeness error where it is claimed, or the reason for a refusal."""
+    row = METHODS[method]
+    options = {"n_samples": 30} if "n_samples" in row.options else {}
+    options |= {"feature_mask": "grid"} if method == "feature_ablation" else {}
+    layer = case.layer if row.explains == "layer" or row.helped else None
+    try:
+        answer = attribute(case.model, case.inputs, target=case.target, method=method, layer=layer, **options)
+    except (ValueError, LookupError) as error:
+        return f"refused: {error}"
+    return f"ok, {off(answer):.0e}" if row.complete else "ok"
+
+
+def off(answer: Attribution) -> float:
+    """The completeness error as a share of the difference of outputs."""
+    assert answer.delta is not None
+    values = answer.values if isinstance(answer.values, (tuple, dict)) else (answer.values,)
+    parts = values.values() if isinstance(values, dict) else values
+    total = sum(part.flatten(1).sum(1) for part in parts)
+    return float((answer.delta.abs() / (total - answer.delta).abs().clamp(min=1e-9)).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, help="write Markdown here")
+    parser.add_argument("--only", nargs="*", help="families, by name")
+    chosen = parser.parse_args()
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    found = {name: make() for name, make in cases().items() if not chosen.only or name in chosen.only}
+    reasons: dict[str, int] = {}
+    lines = ["| method | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
+    for method in METHODS:
+        cells = []
+        for case in found.values():
+            text = cell(case, method)
+            if text.startswith("refused"):
+                text = f"refused [{reasons.setdefault(text, len(reasons) + 1)}]"
+            cells.append(text)
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    notes = [f"{number}. {text.removeprefix('refused: ')}" for text, number in reasons.items()]
+    print("\n".join(notes))
+    if chosen.to:
+        chosen.to.write_text("\n".join(["# Every method on every family", "", *lines, "", *notes]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
