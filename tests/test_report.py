@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from inspector import Assessment, Finding, History, Samples, capture, report, summary
+from inspector import Assessment, Curve, Finding, History, Samples, Task, capture, report, summary
 from inspector.report.markup import tag
 
 EVIL = "</script><img src=x onerror=window.PWN=1>\"'"
@@ -81,7 +81,11 @@ def everything(store):
         history(),
         history().findings,
         summary(model, torch.ones(1, 2), runs=1),
-        Samples(torch.ones(2, 3)),
+        Samples(torch.rand(2, 3)),
+        Task(Samples(torch.rand(4, 3), torch.tensor([0, 1, 0, 1])), Samples(torch.rand(2, 3), torch.tensor([0, 1])), EVIL),
+        made.comparison_of(lambda seed: made.row_attribution()).scores,
+        Curve(torch.linspace(0, 1, 5), torch.rand(2, 5)),
+        torch.rand(3, 4),
         figure,
     ]
 
@@ -95,7 +99,7 @@ def test_every_kind_of_record_has_a_section_that_the_contents_name(page):
     outline = Outline(page.read_text())
     assert outline.open == []
     ids = [section["id"] for section in outline.all("section")]
-    assert len(ids) == len(set(ids)) == 13
+    assert len(ids) == len(set(ids)) == 17
     assert [a["href"] for a in outline.all("a") if a.get("class") != "skip"] == [f"#{name}" for name in ids]
 
 

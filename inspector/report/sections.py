@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from inspector import records as nouns
 from inspector.describe import describe
 from inspector.records.store import Call
@@ -18,6 +20,7 @@ from inspector.report.heat import attribution_viewer, comparison_viewer
 from inspector.report.layers import history_viewer
 from inspector.report.markup import Html, tag
 from inspector.report.tables import Table
+from inspector.tensors import shape_text
 from inspector.viz import show
 from inspector.words.facts import where_of
 
@@ -49,13 +52,16 @@ PARTS: dict[type, Part] = {
     nouns.Assessment: Part(tables.assessment, lambda a: f"How well {_model(a)} does{f' on {a.name}' if a.name else ''}"),
     nouns.Attribution: Part(tables.attribution, where_of, viewer=attribution_viewer, bare=True),
     nouns.Comparison: Part(tables.comparison, lambda c: f"{_explained(c)}, compared", viewer=comparison_viewer, bare=True),
-    nouns.Scores: Part(tables.scores, lambda s: "Scores", words=False, picture=False),
-    nouns.Store: Part(tables.store, lambda s: _through(s), words=False, viewer=attention_viewer, bare=True),
-    Call: Part(tables.call, lambda c: str(c.site), words=False, bare=True),
-    nouns.Samples: Part(tables.samples, lambda s: f"{len(s)} samples", words=False, picture=False),
-    nouns.History: Part(tables.history, lambda h: f"Training by {h.unit}", words=False, viewer=history_viewer),
-    nouns.Summary: Part(tables.summary, lambda s: f"What {s.model} is made of", words=False, picture=False),
-    nouns.Coverage: Part(tables.coverage, lambda c: "Which modules ran", words=False, picture=False),
+    nouns.Scores: Part(tables.scores, lambda s: "Scores"),
+    nouns.Curve: Part(tables.nothing, lambda c: "Curve"),
+    nouns.Store: Part(tables.store, lambda s: _through(s), viewer=attention_viewer, bare=True),
+    Call: Part(tables.call, lambda c: str(c.site), bare=True),
+    nouns.Samples: Part(tables.samples, lambda s: f"{len(s)} samples", bare=True),
+    nouns.Task: Part(tables.task, lambda t: f"The task {t.name}".rstrip(), bare=True),
+    nouns.History: Part(tables.history, lambda h: f"Training by {h.unit}", viewer=history_viewer),
+    nouns.Summary: Part(tables.summary, lambda s: f"What {s.model} is made of"),
+    nouns.Coverage: Part(tables.coverage, lambda c: "Which modules ran"),
+    Tensor: Part(tables.tensor, lambda t: f"Tensor {shape_text(t)}", words=False, bare=True),
 }
 
 
@@ -81,8 +87,8 @@ def sections(records: Any, *, private: bool = False) -> list[Section]:
 def _sections(record: Any, title: str, private: bool) -> Iterator[Section]:
     if isinstance(record, str):
         yield from _text(record)
-    elif type(record) in PARTS:
-        yield _noun(record, PARTS[type(record)], title, private)
+    elif (kind := next((kind for kind in PARTS if isinstance(record, kind)), None)) is not None:
+        yield _noun(record, PARTS[kind], title, private)
     elif _is_figure(record):
         yield _figure(record, title, private)
     elif isinstance(record, nouns.Finding) or _are_findings(record):
@@ -103,8 +109,7 @@ def _noun(record: Any, part: Part, title: str, private: bool) -> Section:
     body += [picture(show(record), title)] if part.picture and not hidden else []
     body += [part.viewer(record)] if part.viewer and not hidden else []
     body += [note("The pictures and words of this record come from single samples and are left out.")] if hidden else []
-    options = {"private": True} if hidden and part.tables not in (tables.attribution, tables.comparison) else {}
-    body += [_table(table) for table in part.tables(record, **options)]
+    body += [_table(table) for table in part.tables(record, **({"private": True} if hidden else {}))]
     return Section("", type(record).__name__, title, body)
 
 
@@ -125,7 +130,7 @@ def _figure(record: Any, title: str, private: bool) -> Section:
 
 def _findings(record: Any, title: str) -> Section:
     found = [record] if isinstance(record, nouns.Finding) else list(record)
-    body = [*map(_table, tables.findings(found))]
+    body = [*words(describe(found)), *map(_table, tables.findings(found))]
     return Section("", "Findings", title or "What is wrong", body)
 
 

@@ -19,10 +19,11 @@ from inspector.records import (
     Scores,
     Store,
     Summary,
+    Task,
 )
 from inspector.records.store import Call
 from inspector.records.summary import NUMBERS
-from inspector.tensors import dtype_text, nbytes, shape_text, walk
+from inspector.tensors import digest, dtype_text, nbytes, shape_text, walk
 
 FEWEST = 32  # below so many elements a mean gives single values away
 
@@ -52,7 +53,7 @@ def assessment(record: Assessment) -> Iterator[Table]:
     yield Table("Confusion: rows are true classes", ["true", *record.classes], counts, _right(["", *record.classes]))
 
 
-def attribution(record: Attribution) -> Iterator[Table]:
+def attribution(record: Attribution, private: bool = False) -> Iterator[Table]:
     facts = [
         ["method", record.method],
         ["layer", record.layer or "the input"],
@@ -78,7 +79,7 @@ def scores(record: Scores, controls: tuple[str, ...] = ()) -> Iterator[Table]:
         yield Table("What the metrics mean", ["metric", *_ABOUT], about)
 
 
-def comparison(record: Comparison) -> Iterator[Table]:
+def comparison(record: Comparison, private: bool = False) -> Iterator[Table]:
     yield from scores(record.scores, record.controls)
     for name, matrix in record.agreement.items():
         head = [name, *record.labels][: matrix.shape[-1] + 1]
@@ -113,11 +114,31 @@ def call(record: Call, private: bool = False) -> Iterator[Table]:
     yield from calls({str(record.site): record}, private)
 
 
-def samples(record: Samples) -> Iterator[Table]:
+def samples(record: Samples, private: bool = False) -> Iterator[Table]:
     facts = [["samples", str(len(record))], ["inputs", ", ".join(shape_text(t) for _, t in walk(record.inputs))]]
     facts += [[n, shape_text(getattr(record, n))] for n in ("target", "evidence", "valid") if getattr(record, n) is not None]
     facts += [["groups", ", ".join(record.group_columns())]] if record.group_columns() else []
     yield Table("What is known about the samples", ["", "value"], facts, folded=False)
+
+
+def task(record: Task, private: bool = False) -> Iterator[Table]:
+    facts = [
+        ["name", record.name],
+        ["about", record.about],
+        ["train", str(len(record.train))],
+        ["test", str(len(record.test))],
+    ]
+    yield Table("What is known about the task", ["", "value"], [fact for fact in facts if fact[1]], folded=False)
+
+
+def tensor(record: Tensor, private: bool = False) -> Iterator[Table]:
+    values = _aggregate(record) if private else digest(record)
+    row = [shape_text(record), dtype_text(record), f"{nbytes(record):,}", values]
+    yield Table("Values", ["shape", "dtype", "bytes", "values"], [row], frozenset({2}), folded=False)
+
+
+def nothing(record: Any) -> Iterator[Table]:
+    return iter(())
 
 
 def coverage(record: Coverage) -> Iterator[Table]:
