@@ -6,10 +6,8 @@ recomputation from a new call, and takes its hooks away when the block ends, how
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
@@ -21,6 +19,7 @@ from torch import nn
 from inspector.hooks.eager import eager
 from inspector.hooks.facets import Facets
 from inspector.hooks.gradients import Gradients
+from inspector.hooks.order import keep_last, no_more, observing
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import recomputing
 from inspector.hooks.refusals import refuse_transforms
@@ -62,8 +61,6 @@ Leave = Callable[[Frame, Any], Any]
 Sink = Callable[[Event], None]
 See = Callable[[Frame, Kind, Leaf, Any], None]
 
-_observers: set[int] = set()  # ids of hooks that must see what the next module receives, so they run last
-
 
 class Mounted:
     """A block with hooks on modules: how often each ran, and which ran in a thread that did not open the block."""
@@ -98,10 +95,10 @@ class _Hook:
         self.pre = module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=not self.last)
         self.post = module.register_forward_hook(self.after, always_call=True)
         if self.last:
-            _observers.update((self.pre.id, self.post.id))
+            observing(self.pre.id, self.post.id)
 
     def remove(self) -> None:
-        _observers.difference_update((self.pre.id, self.post.id))
+        no_more(self.pre.id, self.post.id)
         self.pre.remove()
         self.post.remove()
 
@@ -119,7 +116,7 @@ class _Hook:
         if stack is None:
             return None
         if self.last:
-            _keep_last(module, self.pre.id, self.post.id)
+            keep_last(module, self.pre.id, self.post.id)
         if not stack:
             self.mounted.outer = sys.exception()
         index = self.calls
@@ -283,21 +280,3 @@ def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
 def _versions(values: Any) -> dict[int, int]:
     """Each tensor's version, by identity: a module that answers with its own input, unchanged, can be told."""
     return {id(t): 0 if t.is_inference() else t._version for part in values for _, t in walk(part)}
-
-
-def _keep_last(module: nn.Module, pre: int, post: int) -> None:
-    """Move observing hooks behind those that were registered since, so that we record what the next module receives.
-
-    Each call of a module reads its hooks into a tuple first, so moving one during the call is safe and takes effect
-    for the hooks that run after the call.
-    """
-    for hooks, own in ((module._forward_hooks, post), (module._forward_pre_hooks, pre)):
-        assert isinstance(hooks, OrderedDict)
-        if next(reversed(hooks)) != own and _somebody_behind(hooks, own):
-            for hook_id in [i for i in hooks if i in _observers]:
-                hooks.move_to_end(hook_id)
-
-
-def _somebody_behind(hooks: OrderedDict[int, Any], own: int) -> bool:
-    behind = itertools.takewhile(lambda hook_id: hook_id != own, reversed(hooks))
-    return any(hook_id not in _observers for hook_id in behind)
