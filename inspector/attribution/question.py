@@ -143,7 +143,7 @@ class Question:
             return tensor
 
         leaves = [value.detach().requires_grad_() for value in values]
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             score = self.score(*leaves).detach()
         fixed = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         kept = sum(size for place, size in seen.items() if place not in fixed)
