@@ -93,6 +93,22 @@ def test_attention_of_an_unbatched_input_has_no_batch_axis():
     close(store.at(":attention").sum(-1), torch.ones(2, 5))
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("mode", ["train", "eval", "no_grad"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_query_that_may_look_nowhere_has_the_weights_that_its_output_follows_from(asked, mode, batch_first):
+    mha, x = nn.MultiheadAttention(8, 2, batch_first=batch_first).train(mode == "train"), torch.randn(3, 3, 8)
+    blocked = torch.zeros(3, 3, dtype=torch.bool)
+    blocked[1] = True
+    with torch.set_grad_enabled(mode != "no_grad"), capture(mha, what=("output", "attention")) as store:
+        mha(x, x, x, key_padding_mask=blocked, need_weights=asked)
+    output = store.at(":output[0]")
+    lost = (output if batch_first else output.transpose(0, 1))[1]
+    weights = store[""].attention
+    assert weights[1].isnan().all() if lost.isnan().all() else (weights[1] == 0).all()
+    close(weights[[0, 2]].sum(-1), torch.ones(2, 2, 3))
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("mode", ["train", "eval", "no_grad"])
 @pytest.mark.parametrize("padded", [False, True])

@@ -26,16 +26,22 @@ def is_stock(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def mha_weights(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def mha_weights(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor:
     """(batch, heads, target, source) of a stock nn.MultiheadAttention; without the batch axis for an unbatched input.
 
     What PyTorch itself gives with need_weights=True in eval mode: the sources that ``add_bias_kv`` and ``add_zero_attn``
-    add come last, and padded queries that ran as a nested tensor have the weights 0.
+    add come last, and padded queries that ran as a nested tensor have the weights 0. A query that may look nowhere has NaN,
+    or 0 where the call itself went on with 0 (its output is no NaN there).
     """
     twin: nn.Module = object.__new__(type(module))  # the module's parameters in a mode of its own
     twin.__dict__.update(module.__dict__ | {"training": False})
     given = dict(zip(_GIVEN, args, strict=False)) | kwargs | _WEIGHTS
-    return _MHA.forward(twin, **given)[1]  # type: ignore[arg-type,return-value]  # the twin is one, and gives weights
+    weights: Any = _MHA.forward(twin, **given)[1]  # type: ignore[arg-type]  # the twin is one
+    if weights.is_meta or not weights.isnan().any():
+        return weights  # type: ignore[no-any-return]  # asked for, so not None
+    lost = output[0].isnan().any(-1)  # (batch, target), or (target, batch)
+    lost = lost.T if lost.dim() == 2 and not module.batch_first else lost
+    return weights.masked_fill(weights.isnan() & ~lost[..., None, :, None], 0)  # type: ignore[no-any-return]  # as above
 
 
 def functional_weights(*args: Any, **kwargs: Any) -> Tensor:

@@ -56,7 +56,7 @@ class Facets:
         outer, state = frame.facets
         facets: dict[Kind, Facet] = {}
         if self.attention and frame.raised is None:
-            facets["attention"] = _explained(frame, lambda: self._attention(frame))
+            facets["attention"] = _explained(frame, lambda: self._attention(frame, output))
         if self.gates and frame.raised is None:
             facets["gates"] = _explained(frame, lambda: gates_of(frame.module, (frame.args, frame.kwargs), output, state))
         if self.attention:
@@ -71,10 +71,10 @@ class Facets:
         leaf = type(frame.module).__module__.startswith("torch.nn.modules.") and not any(frame.module.children())
         return not (leaf or is_stock(frame.module) or self.fast_paths.in_the_way(frame.path))
 
-    def _attention(self, frame: Frame) -> Any:
+    def _attention(self, frame: Frame, output: Any) -> Any:
         if is_stock(frame.module):
             put = edited()
-            return mha_weights(frame.module, frame.args, frame.kwargs) if put is None else put
+            return mha_weights(frame.module, frame.args, frame.kwargs, output) if put is None else put
         found = self.watch.found or []
         for error in found:
             if isinstance(error, Exception):
