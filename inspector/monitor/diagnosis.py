@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
+
 from inspector.records.history import Finding, History
 
 Rules = Mapping[str, Callable[[History], Iterable[Finding]]]
 
 WINDOW = 96  # measured steps that the rules look back on
+_OF_THE_RUN = frozenset(("exploding", "loss_spike", "vanishing", "massive"))
 _GONE = 3  # looks in a row without it until a finding may come again
 
 
@@ -23,7 +26,8 @@ class Diagnosis:
 
     def look(self, history: History) -> list[Finding]:
         """The findings that are new in this history; also kept in ``fresh`` until they are taken."""
-        now = {(f.rule, f.name): f for rule in self.rules.values() for f in rule(history)}
+        with np.errstate(all="ignore"):
+            now = {_key(f): f for rule in self.rules.values() for f in rule(history)}
         new = [finding for key, finding in now.items() if key not in self.missing]
         for key in list(self.missing):
             self.missing[key] = 0 if key in now else self.missing[key] + 1
@@ -42,6 +46,11 @@ class Diagnosis:
         """In the order of the rules, each by step."""
         rank = {name: i for i, name in enumerate(self.rules)}
         return sorted(self.found, key=lambda f: (rank.get(f.rule, len(rank)), f.step))
+
+
+def _key(finding: Finding) -> tuple[str, str]:
+    """What makes two findings the same one; of the whole run's, where it is worst may change from look to look."""
+    return (finding.rule, "" if finding.rule in _OF_THE_RUN else finding.name)
 
 
 def as_rules(rules: Rules | Iterable[Callable[[History], Iterable[Finding]]]) -> Rules:

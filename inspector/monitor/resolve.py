@@ -101,7 +101,7 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
     samples = ticket.samples.numpy()
     counts: dict[int, Array] = {}
     for place, taken in ticket.sampled:
-        _saturation(ticket.entries[place].row, samples[ticket.entries[place].slot, :taken], measure, found)
+        _shape(ticket.entries[place].row, samples[ticket.entries[place].slot, :taken], measure, found)
         row, slot, n, _ = ticket.entries[place]
         bins = np.bincount(log2_bins(samples[slot, :taken]), minlength=len(LOG2_BINS)) * (n / taken)
         counts[row] = counts[row] + bins if row in counts else bins
@@ -118,9 +118,11 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
     return [(kind, names, np.stack(rows)) for kind, (names, rows) in kinds.items()]
 
 
-def _saturation(row: int, sample: Array, measure: Measure, found: _Rows) -> None:
-    """Of tanh and sigmoid: the share of elements so near to the ends that the gradient is under 2 % of the largest."""
+def _shape(row: int, sample: Array, measure: Measure, found: _Rows) -> None:
+    """The median magnitude; of tanh and sigmoid, how many are so near to the ends that the gradient is under 2 %."""
     kind = measure.types.get(row)
+    if measure.rows[row][0] == "output":
+        found.add(row, "median", float(np.median(np.abs(sample))))
     if kind is nn.Tanh:
         found.add(row, "saturated", float((np.abs(sample) > 0.99).mean()))
     elif kind is nn.Sigmoid:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Found = Callable[[int, str, float], None]
 
-WINDOW = 5  # looks in a row without firing until a unit counts as dead
+WINDOW = 3  # looks in a row without firing until a unit counts as dead
 DORMANT = 0.025  # share of the layer's mean activity under which a unit is dormant (Sokar et al. 2023, arXiv 2302.12902)
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
 _ROWS = 64  # attention rows whose entropy is looked at
@@ -44,7 +44,7 @@ class Units:
     def tell(self, found: Found) -> None:
         """What the looks of this step add up to."""
         for row, total in self.sums.items():
-            silent = np.where(total > 0, 0, self.silent.get(row, np.zeros(len(total), np.int64)) + 1)
+            silent = np.where(total == 0, self.silent.get(row, np.zeros(len(total), np.int64)) + 1, 0)
             self.silent[row] = silent
             found(row, "silent", float((total == 0).mean()))
             found(row, "dormant", float((total <= DORMANT * total.mean()).mean()))

@@ -18,12 +18,24 @@ def exploding(history: History) -> Iterator[Finding]:
     if len(norms) < 15 or not np.isfinite(norms[-5:]).all():
         return
     now, before = window(norms, -5), max(window(norms, 0, 10), window(norms, -60, -5))
-    if now > 10.0 * before > 0:
+    if now > 10.0 * before > 0 and not _learning(history):
         name = _grew_most(history, int(steps[-5]))
         message = f"the gradient norm is {now:.3g}, {now / before:.0f} times what it was; most of all {name or 'everywhere'}"
         advice = "Lower the learning rate, clip the gradient norm, or warm up."
         source = "10 times the running median, as AWS SageMaker Debugger's ExplodingTensor and SPAM (ICLR 2025) look for"
         yield Finding("exploding", name, int(steps[-5]), now, 10.0 * before, message, advice, source)
+
+
+def _learning(history: History) -> bool:
+    """Does the loss go down? Then a growing gradient is a model that leaves a plateau."""
+    _, _, values = _loss(history)
+    return len(values) > 10 and window(values, -5) < window(values, -25, -5)
+
+
+def _loss(history: History) -> tuple[str, Column, Column]:
+    """The first scalar that was logged under a name with "loss" in it, and that name."""
+    name = next((n for n in history.scalars if "loss" in n.lower()), "")
+    return (name, *history.scalars.get(name, _EMPTY))
 
 
 def _grew_most(history: History, step: int) -> str:
@@ -58,8 +70,7 @@ def vanishing(history: History) -> Iterator[Finding]:
 
 def loss_spike(history: History) -> Iterator[Finding]:
     """The loss jumps far above all of its recent values; names what moved first."""
-    name = next((n for n in history.scalars if "loss" in n.lower()), None)
-    steps, values = history.scalars[name] if name is not None else _EMPTY
+    name, steps, values = _loss(history)
     if len(values) < 25:
         return
     for i in range(max(len(values) - 12, 20), len(values)):

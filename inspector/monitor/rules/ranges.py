@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from inspector.monitor.rules.judge import lasting
 from inspector.records.history import Finding, History
 
 
 def massive(history: History) -> Iterator[Finding]:
-    """A few activations are hundreds of times larger than the rest of their layer."""
-    largest, rms = (history.stats.grid("output", statistic) for statistic in ("absmax", "rms"))
-    if largest.names != rms.names or largest.values.shape != rms.values.shape:
+    """A few activations are a thousand times larger than the typical one of their layer, and over 100."""
+    median, largest = (history.stats.grid("output", statistic) for statistic in ("median", "absmax"))
+    rows = [i for i, name in enumerate(largest.names) if name in median.names]
+    top = largest.values[rows][:, np.isin(largest.steps, median.steps)]
+    if top.shape != median.values.shape:
         return
-    share = largest.values / rms.values
-    held = list(lasting(largest._replace(values=share), (share > 50.0) & (largest.values > 100.0), 3))
+    share = top / np.where(median.values > 0, median.values, np.inf)
+    held = list(lasting(median._replace(values=share), (share > 1000.0) & (top > 100.0), 2))
     if held:
         name, since, value = held[0]
         others = f" (and in {len(held) - 1} layers after it)" if len(held) > 1 else ""
-        message = f"the largest output of {name or 'the model'} is {value:.0f} times its root mean square{others}"
+        message = f"the largest output of {name or 'the model'} is {value:.0f} times its median{others}"
         advice = "Look at the unit that makes it; low precision and quantisation suffer. Normalise, or clip."
-        source = "Sun et al. 2024, arXiv 2402.17762: over 100 and far above the layer's usual size"
-        yield Finding("massive", name, since, value, 50.0, message, advice, source)
+        source = "Sun et al. 2024, arXiv 2402.17762: over 100 and over 1,000 times the median"
+        yield Finding("massive", name, since, value, 1000.0, message, advice, source)
 
 
 def attention(history: History) -> Iterator[Finding]:

@@ -21,14 +21,13 @@ def dead_relu(history: History) -> Iterator[Finding]:
 
 
 def dormant(history: History) -> Iterator[Finding]:
-    """Nine tenths of a rectifier's units do next to nothing compared with the rest, but are not dead."""
-    grid = history.stats.grid("output", "dormant")
-    dead = {name for name, _, _ in lasting(grid, history.stats.grid("output", "dead").values > 0.5, 1)}
-    for held in lasting(grid, grid.values > 0.9, 4):
-        if held.name not in dead:
-            message = f"{100 * held.value:.0f} % of the units of {held.name} do less than 2.5 % of the mean unit's work"
-            advice = "The layer has lost capacity: reset these units (ReDo), or lower the learning rate."
-            yield _finding("dormant", held, 0.9, message, advice, "Sokar et al. 2023, arXiv 2302.12902 (tau 0.025)")
+    """Four fifths of a rectifier's units do next to nothing compared with the rest, but are not dead."""
+    grid, silent = (history.stats.grid("output", statistic) for statistic in ("dormant", "silent"))
+    grid = grid._replace(values=grid.values - silent.values)
+    for held in lasting(grid, grid.values > 0.8, 4):
+        message = f"{100 * held.value:.0f} % of the units of {held.name} do less than 2.5 % of the mean unit's work"
+        advice = "The layer has lost capacity: reset these units (ReDo), or lower the learning rate."
+        yield _finding("dormant", held, 0.8, message, advice, "Sokar et al. 2023, arXiv 2302.12902 (tau 0.025)")
 
 
 def saturated(history: History) -> Iterator[Finding]:

@@ -13,11 +13,14 @@ _CS231N = "cs231n: updates of about a thousandth of the weights; AWS SageMaker D
 
 
 def update_ratio(history: History) -> Iterator[Finding]:
-    """A step moves a weight by more than a tenth of its size, or by less than a millionth, for five looks."""
+    """A step moves a weight by more than a tenth of its size, or by less than a millionth, look after look."""
     grid = history.stats.grid("update", "ratio")
+    from_the_start = [bool(there) for there in grid.present[:, 0]] if len(grid.steps) else []
+    grown = {name for name, there in zip(grid.names, from_the_start, strict=True) if there}  # the others began at zero
     settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
-    high = list(lasting(settled, settled.values > 0.1, 5, weights(history)))
-    low = list(lasting(settled, settled.values < 1e-6, 5, weights(history)))
+    reached = set(history.stats.grid("param_grad", "n").names) or weights(history)
+    high = list(lasting(grid, grid.values > 0.1, 2, weights(history) & grown))
+    low = list(lasting(settled, settled.values < 1e-6, 5, weights(history) & reached))
     if high:
         name, since, value = max(high, key=lambda held: held.value)
         message = f"each step changes {name}{_more(high)} by {100 * value:.0f} % of its size"
@@ -39,7 +42,7 @@ def poor_initialisation(history: History) -> Iterator[Finding]:
     grid = history.stats.grid("output", "std")
     mixing = of_type(history, "Linear", "Conv1d", "Conv2d", "Conv3d")
     at = [i for i, name in enumerate(grid.names) if name in mixing]
-    if not at or grid.steps[0] > 1:
+    if not at or not len(grid.steps) or grid.steps[0] > 1:
         return
     names, spread = [grid.names[i] for i in at], grid.values[at, 0]
     source = "Glorot and Bengio 2010; AWS SageMaker Debugger's PoorWeightInitialization looks at the same ratio"

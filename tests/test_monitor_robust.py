@@ -1,0 +1,171 @@
+"""Killed, out of disk, run for ten thousand steps: the training goes on, and what was flushed is readable."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+
+import pytest
+import torch
+from torch import nn
+
+from inspector import History, Monitor
+from inspector.records.runfolder import FILE
+
+TRAIN = """
+import sys, torch
+from torch import nn
+from inspector import Monitor
+torch.set_num_threads(1)
+model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+with Monitor(model, every=1, to=sys.argv[1]) as monitor:
+    for step in range(1, 10**9):
+        loss = model(torch.randn(4, 8)).square().mean()
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        monitor.log(loss=loss)
+        print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_after_kill_9_at_any_moment_every_flushed_step_is_readable(tmp_path):
+    moments = random.Random(0)
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        process = subprocess.Popen([sys.executable, "-c", TRAIN, str(folder)], stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if int(line) >= 3:
+                break
+        time.sleep(moments.uniform(0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        done = [int(n) for n in process.stdout.read().split()]
+        process.wait()
+        history = History.load(folder)
+        last = max(done, default=3)
+        assert history.stats.unique("step")[:last] == list(range(1, last + 1))
+        assert history.scalars["loss"][0].tolist()[:last] == list(range(1, last + 1))
+
+
+FULL = """
+import sys, resource, signal, warnings, torch
+from torch import nn
+from inspector import Monitor
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    with Monitor(model, every=1, to=sys.argv[1]) as monitor:
+        for step in range(200):
+            loss = model(torch.randn(4, 8)).square().mean()
+            optimizer.zero_grad(); loss.backward(); optimizer.step()
+            monitor.log(loss=loss)
+print(step, len(said), "File too large" in str(said[0].message))
+"""
+
+
+@pytest.mark.slow
+def test_when_the_disk_is_full_there_is_one_warning_and_the_training_goes_on(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "run")], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["199", "1", "True"], done.stderr
+    assert len(History.load(tmp_path / "run").scalars["loss"][0]) > 5
+
+
+def test_two_runs_to_one_path_at_once_do_not_mix(tmp_path, capsys):
+    models = [nn.Linear(2, 1), nn.Linear(2, 1)]
+    with Monitor(models[0], every=1, to=tmp_path / "run") as one, Monitor(models[1], every=1, to=tmp_path / "run") as other:
+        for step in range(3):
+            for model, monitor in ((models[0], one), (models[1], other)):
+                model(torch.ones(1, 2)).sum().backward()
+                torch.optim.SGD(model.parameters(), lr=0.1).step()
+                monitor.log(step=step)
+    assert [len(History.load(tmp_path / name).scalars["step"][0]) for name in ("run", "run-2")] == [3, 3]
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_removed_does_not_stop_the_training(tmp_path):
+    model = nn.Linear(2, 1)
+    with Monitor(model, every=1, to=tmp_path / "run") as monitor:
+        for step in range(4):
+            model(torch.ones(1, 2)).sum().backward()
+            torch.optim.SGD(model.parameters(), lr=0.1).step()
+            monitor.log(step=step)
+            if step == 1:
+                (tmp_path / "run" / FILE).unlink()
+                (tmp_path / "run").rmdir()
+    assert monitor.step == 4
+
+
+@pytest.mark.slow
+def test_memory_and_files_stay_small_over_ten_thousand_steps(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+
+    def steps(n):
+        for _ in range(n):
+            loss = model(torch.randn(4, 8)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            monitor.log(loss=loss)
+
+    with Monitor(model, every=10, to=tmp_path / "run", what=("output", "grad", "param_grad", "update")) as monitor:
+        steps(2000)
+        tracemalloc.start()
+        used, tensors = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, _tensors()
+        steps(8000)
+        grown = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert _tensors() <= tensors + 20
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 40_000  # KiB
+        assert grown < 12_000_000
+        history = monitor.history
+    size = (tmp_path / "run" / FILE).stat().st_size
+    kept = History.load(tmp_path / "run")
+    values = kept.stats.rows + sum(len(v) for _, v in kept.scalars.values())
+    assert len(kept.scalars["loss"][0]) == 10_000
+    assert len(history.stats.unique("step")) == 1001
+    assert size / values < 25
+
+
+def _tensors():
+    import gc
+
+    gc.collect()
+    return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+
+
+def test_what_is_remembered_is_thinned_and_the_newest_stays_whole():
+    from inspector.monitor.memory import Memory
+
+    memory = Memory({})
+    memory.declare(("output", "fc"), ("rms",))
+    import numpy as np
+
+    for step in range(20_000):
+        memory.add_frame(step, np.array([0]), np.array([1.0]))
+        memory.add_scalars(step, {"loss": 1.0})
+    steps = memory.history().stats.steps
+    assert len(steps) <= 4096
+    assert steps[-1000:].tolist() == list(range(19_000, 20_000))
+    assert steps[0] == 0
+
+
+def test_a_share_of_the_step_time_is_kept_by_measuring_less_often():
+    from inspector.monitor.schedule import schedule
+
+    plan = schedule("2%")
+    due, ours, total = 0, 0.0, 0.0
+    for step in range(1, 2001):
+        now = plan.due(step)
+        due += now
+        plan.note(now, 0.010 + 0.004 * now, 0.004 * now)
+        ours, total = ours + 0.004 * now, total + 0.010 + 0.004 * now
+    assert 0.015 < ours / total < 0.022
+    assert 40 < due < 120
