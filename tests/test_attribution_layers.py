@@ -268,3 +268,36 @@ def test_all_layers_of_resnet18_equal_captum(method):
         extra = {} if method == "activation" else {"target": 5}
         expected = captum_layer(ONE_PASS[method], model, module, x, **extra)
         torch.testing.assert_close(answers[name].values, expected, atol=0, rtol=0)
+
+
+def test_several_methods_share_their_passes(images):
+    model, names = cnn(), ("grad_cam", "hires_cam", "layer_cam", "gradient_x_activation")
+    together = attribute_layers(model, images, target=3, method=names, where=["0", "3"])
+    assert list(together) == [f"{name}@{layer}" for name in names for layer in ("0", "3")]
+    assert together["grad_cam@0"].cost[:2] == (1, 1)
+    for label, answer in together.items():
+        assert answer.layer in ("0", "3")
+        assert f"{answer.method}@{answer.layer}" == label
+        alone = attribute(model, images, target=3, method=answer.method, layer=answer.layer)
+        torch.testing.assert_close(answer.values, alone.values)
+
+
+def test_layers_of_a_model_whose_input_has_no_gradient():
+    class OneHot(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.out = nn.Linear(5, 4), nn.Linear(4, 2)
+
+        def forward(self, ids):
+            return self.out(self.dense(nn.functional.one_hot(ids, 5).float()))
+
+    model, ids = OneHot(), torch.tensor([1, 2, 3])
+    answer = attribute(model, ids, target=1, method="gradient_x_activation", layer="dense")
+    torch.testing.assert_close(answer.values.sum(1), (model(ids)[:, 1] - model.out.bias[1]).detach())
+    with pytest.raises(ValueError, match="nothing to explain"):
+        attribute(model, ids, target=1, method="saliency")
+
+
+def test_noise_is_refused_for_layer_methods(images):
+    with pytest.raises(ValueError, match="noise= goes with"):
+        attribute(cnn(), images, target=1, method="grad_cam", layer="0", noise=0.1)

@@ -1,6 +1,7 @@
 """Attribution: the METHODS table, and the two verbs that use it."""
 
-from inspector.attribution.answer import attribute, attribute_layers
+from inspector.attribution.answer import attribute
+from inspector.attribution.layers import attribute_layers
 from inspector.attribution.methods import Method
 from inspector.attribution.table import METHODS
 from inspector.attribution.targets import Neuron

@@ -25,7 +25,7 @@ def private(inputs: Any) -> Any:
     return rebuild(inputs, lambda _, tensor: tensor.detach().clone())
 
 
-def find(question: Question, explain: Any, layer: str | Site | None) -> list[tuple[Slot, Tensor]]:
+def find(question: Question, explain: Any, layer: str | Site | None, *, lenient: bool = False) -> list[tuple[Slot, Tensor]]:
     """Each thing to explain with its value, batch axis first. Raises LookupError or ValueError where there is nothing."""
     if layer is not None:
         return [at_site(question, known(question.model, layer))]
@@ -37,7 +37,7 @@ def find(question: Question, explain: Any, layer: str | Site | None) -> list[tup
         raise LookupError(f"explain={explain!r} names no input; there are {_there(leaves)}, or name a module")
     chosen = {k: t for k, t in leaves.items() if wanted is None or any(_means(key, k) for key in wanted)}
     found = [*_inputs(question, chosen), *found]
-    if not found:
+    if not found and not lenient:
         raise ValueError(
             f"nothing to explain: {_there(leaves)} hold no floating numbers and reach no nn.Embedding as they are; name "
             "the module that embeds them with layer=..."

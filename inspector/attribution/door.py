@@ -1,0 +1,74 @@
+"""The door: what is asked for is checked here, before any work is done, and made into a question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from inspector.attribution import explained
+from inspector.attribution.methods import Method, of_function
+from inspector.attribution.noise import FORMS
+from inspector.attribution.places import known
+from inspector.attribution.question import Noise, Question
+from inspector.attribution.table import METHODS
+from inspector.attribution.targets import Target
+from inspector.records.samples import as_samples
+
+_COMMON: dict[str, Any] = {
+    "seed": 0,
+    "budget": 2**30,
+    "axes": None,
+    "noise": None,
+    "noise_samples": 10,
+    "noise_form": "mean",
+}
+
+
+def row_of(method: Any) -> tuple[str, Method]:
+    if isinstance(method, str):
+        return method, METHODS[method]
+    return getattr(method, "__name__", type(method).__name__), of_function(method)
+
+
+def common_options(row: Method, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options that every method has out of ``options``; unknown ones are refused."""
+    common = _COMMON | {k: options.pop(k) for k in _COMMON if k in options}
+    if row.needs != "as it asks":
+        for option in options:
+            if option not in row.options:
+                there = ", ".join([*row.options, *_COMMON])
+                raise TypeError(f"{name} has no option {option!r}; it has {there}")
+    if common["noise_form"] not in FORMS:
+        raise ValueError(
+            f"noise_form={common['noise_form']!r} is no way to combine noisy answers; there are {', '.join(FORMS)}"
+        )
+    return common
+
+
+def check_layer(row: Method, name: str, layer: Any, model: nn.Module) -> None:
+    if layer is not None and row.explains == "input" and not row.helped:
+        raise ValueError(f"{name} explains inputs, not layers; leave layer out, or take integrated_gradients or saliency")
+    if layer is None and (row.explains == "layer" or row.helped):
+        raise ValueError(f"{name} needs a layer: say which with layer=..., such as layer={_likely_layer(model)!r}")
+    if layer is not None:
+        known(model, layer)
+
+
+def _likely_layer(model: nn.Module) -> str:
+    """The last convolution, or else the last module but one."""
+    named = [(name, module) for name, module in model.named_modules() if name]
+    convolutions: list[str] = [name for name, module in named if isinstance(module, nn.modules.conv._ConvNd)]
+    return (convolutions or [name for name, _ in named][:-1] or [""])[-1]
+
+
+def ask(model: nn.Module, inputs: Any, target: Any, common: Mapping[str, Any]) -> Question:
+    samples = as_samples(inputs, target)
+    if not len(samples):
+        raise ValueError("inputs hold no sample (batch of 0); give at least one")
+    with torch.inference_mode(False):
+        own = explained.private(samples.inputs)
+    noise = None if common["noise"] is None else Noise(common["noise"], common["noise_samples"], common["noise_form"])
+    return Question(model, samples, own, Target(target, samples), budget=common["budget"], noise=noise)

@@ -1,0 +1,166 @@
+"""Layer methods: one layer by its address, or all layers from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from inspector.attribution import explained
+from inspector.attribution.door import ask, common_options, row_of
+from inspector.attribution.methods import Method, options_of
+from inspector.attribution.question import Question
+from inspector.attribution.seen import Seen
+from inspector.attribution.table import METHODS
+from inspector.attribution.untouched import untouched
+from inspector.hooks import Where
+from inspector.provenance import provenance
+from inspector.records import Attribution
+from inspector.sites import Site, key
+
+
+def attribute_layers(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    target: Any = None,
+    method: str | tuple[str, ...] = "grad_cam",
+    where: Where = "*",
+    baselines: Any = None,
+    **options: Any,
+) -> dict[str, Attribution]:
+    """One attribution per layer, keyed by its address ("layer4", "relu@1", "lstm:output[0]"), from one pass for all layers.
+
+    method: a name, or several, which then share their passes; the keys are then "grad_cam@layer4".
+    Layers that the target does not depend on are left out: no gradient is not a zero gradient. ``cost`` is that of all
+    passes together, the same for every layer.
+    """
+    several = not isinstance(method, str)
+    rows = dict(row_of(name) for name in (method if several else (method,)))
+    _check_pass(rows)
+    own: dict[str, dict[str, Any]] = {
+        name: {k: v for k, v in options.items() if k in row.options} for name, row in rows.items()
+    }
+    rest = {k: v for k, v in options.items() if not any(k in taken for taken in own.values())}
+    first = next(iter(rows))
+    common = common_options(rows[first], first, rest)
+    question = ask(model, inputs, target, common)
+    passes: dict[Any, dict[Site, Seen]] = {}
+    answers: dict[str, tuple[str, Site, Seen, Tensor]] = {}
+    with untouched(model, seed=common["seed"]):
+        path = any(row.baselines for row in rows.values())
+        explain_inputs(question, lenient=not path)
+        if path:
+            question.baselines = explained.baselines_for(question, baselines, at_layer=False)
+        for name, row in rows.items():
+            found = _shared(question, row, where, own[name], passes)
+            for site, short in _keys(list(found)).items():
+                seen = found[site]
+                answers[f"{name}@{short}" if several else short] = name, site, seen, _finish(row, seen, own[name])
+    if not answers:
+        raise LookupError(f"none of the layers chosen by where={where!r} has a value that the target depends on")
+    origin, cost = provenance(model, seed=common["seed"]), question.ledger.cost()
+    return {
+        label: Attribution(
+            values=values,
+            samples=question.samples,
+            target=question.target.given,
+            method=name,
+            layer=label.removeprefix(f"{name}@") if several else label,
+            baselines=kept_baselines(question, rows[name]),
+            options=own[name],
+            delta=seen.delta,
+            cost=cost,
+            axes=seen.positions if common["axes"] is None else common["axes"],
+            model=origin,
+        )
+        for label, (name, _, seen, values) in answers.items()
+    }
+
+
+def _check_pass(rows: Mapping[str, Method]) -> None:
+    if not rows:
+        raise ValueError("method is empty; give a name, or several")
+    for name, row in rows.items():
+        if row.at_layer is None:
+            one_pass = ", ".join(other for other, r in METHODS.items() if r.at_layer is not None)
+            raise ValueError(
+                f"{name} has no pass that serves all layers; these have: {one_pass}. Or call attribute per layer"
+            )
+
+
+def _shared(
+    question: Question, row: Method, where: Where, options: Mapping[str, Any], passes: dict[Any, dict[Site, Seen]]
+) -> dict[Site, Seen]:
+    """What the row's pass sees; a pass that was made already, with the same options, is not made again."""
+    see = _see(row, options)
+    made = (row.see, repr(sorted(see.keywords.items(), key=str)))
+    if made not in passes:
+        passes[made] = see(question, where)
+    return passes[made]
+
+
+def explain_inputs(question: Question, explain: Any = None, layer: Any = None, *, lenient: bool = False) -> None:
+    """Puts what is explained into the question. lenient: a layer method may do without inputs that have gradients."""
+    found = explained.find(question, explain, layer, lenient=lenient)
+    question.slots = tuple(slot for slot, _ in found)
+    question.values = tuple(value for _, value in found)
+
+
+def at_one_layer(
+    question: Question, row: Method, site: Site, baselines: Any, options: Mapping[str, Any]
+) -> tuple[Tensor, Any, Tensor | None]:
+    """Values, positions and delta of a layer method at one site."""
+    if question.noise is not None:
+        raise ValueError(
+            "noise= goes with methods that explain inputs, such as saliency, not with layer methods such as CAMs"
+        )
+    explain_inputs(question, lenient=not row.baselines)
+    if row.baselines or baselines is not None:
+        question.baselines = explained.baselines_for(question, baselines, at_layer=False)
+    found = _see(row, options)(question, [site.path], kinds=(site.kind,))
+    seen = _choose(found, site)
+    return _finish(row, seen, options), seen.positions, seen.delta
+
+
+def _choose(found: Mapping[Site, Seen], site: Site) -> Seen:
+    calls = sorted({s.call or 0 for s in found})
+    if not calls:
+        raise LookupError(f"the target does not depend on {site}, or it did not run for these inputs")
+    if site.call is None and len(calls) > 1:
+        names = ", ".join(key(site.path, call) for call in calls[:8])
+        raise LookupError(f"{site.path!r} ran {len(calls)} times; name one: {names}")
+    here = {s: seen for s, seen in found.items() if site.call in (None, s.call)}
+    fits = [seen for s, seen in here.items() if s.leaf[: len(site.leaf)] == site.leaf]
+    if len(fits) != 1:
+        there = ", ".join(map(str, here)) or f"calls {', '.join(map(str, calls))}"
+        raise LookupError(f"{site} is not one tensor that the target depends on; there are {there}")
+    return fits[0]
+
+
+def _see(row: Method, options: Mapping[str, Any]) -> partial[dict[Site, Seen]]:
+    """The pass over layers, with the options that are its own."""
+    assert row.see is not None
+    return partial(row.see, **{name: value for name, value in options.items() if name in options_of(row.see)})
+
+
+def _finish(row: Method, seen: Seen, options: Mapping[str, Any]) -> Tensor:
+    assert row.at_layer is not None
+    own = {name: value for name, value in options.items() if name in options_of(row.at_layer)}
+    value: Tensor = row.at_layer(seen, **own)
+    return value.detach()
+
+
+def _keys(sites: list[Site]) -> dict[Site, str]:
+    """Addresses as short as they can be: the call is named where there were several, the leaf where a value nests."""
+    calls: dict[str, set[int | None]] = {}
+    for site in sites:
+        calls.setdefault(site.path, set()).add(site.call)
+    return {site: str(site if len(calls[site.path]) > 1 else site._replace(call=None)) for site in sites}
+
+
+def kept_baselines(question: Question, row: Method) -> Any:
+    """The baselines as the record keeps them, nested like the values."""
+    return explained.nest(question, question.baselines) if question.baselines and row.baselines else None
