@@ -24,7 +24,7 @@ BINS = 100
 
 
 def randomization(
-    model: nn.Module, attribution: Attribution, *, steps: int = 6, explain: Explain | None = None, seed: int = 0
+    model: nn.Module, attribution: Attribution, *, steps: int = 4, explain: Explain | None = None, seed: int = 0
 ) -> Curve:
     """Rank correlation of the map with itself as more layers, from the output down, are untrained (Adebayo et al. 2018).
 
