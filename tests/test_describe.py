@@ -134,7 +134,7 @@ def test_concentration_and_evidence_are_what_they_are_by_hand():
     record = replace(record, values=heat, samples=replace(record.samples, evidence=evidence), delta=torch.tensor([40.0]))
     text = describe(record)
     assert "(10 of 100) carry 91.0%" in text  # -10 and nine of the ten nines
-    assert "90.0% of it speaks for the target and 10.0% against" in text
+    assert "Of the attribution 90.0% speaks for the target and 10.0% against" in text
     assert "90.0% of the attribution lies on the true evidence, which covers 10.0% of the positions (9.0 times" in text
     assert "miss the sum that the method promises by up to 40 (sample 0; 50.0% of the largest sum)" in text
 

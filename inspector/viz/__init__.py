@@ -34,6 +34,7 @@ from inspector.viz.call import show_call
 from inspector.viz.comparison import plot_agreement, plot_cost, plot_scores, show_comparison
 from inspector.viz.curves import plot_curves, plot_scalars
 from inspector.viz.figure import Figure
+from inspector.viz.filters import plot_filters
 from inspector.viz.flow import plot_gradient_flow, plot_histogram, plot_update_ratio
 from inspector.viz.gates import plot_gate, plot_saturation
 from inspector.viz.grid import show_attributions
@@ -56,6 +57,7 @@ __all__ = [
     "plot_cost",
     "plot_curves",
     "plot_features",
+    "plot_filters",
     "plot_findings",
     "plot_gate",
     "plot_gradient_flow",

@@ -135,7 +135,7 @@ def _rows(attribution: Attribution, piece: Piece, shown: int, options: dict[str,
     assert piece.heat is not None
     shown = min(shown, 4)
     heats = piece.heat[:shown]
-    names, top = attribution.samples.names.get("features"), min(12, heats.shape[1])
+    names, top = piece.positions or None, min(12, heats.shape[1])
     reach = float(np.nanmax(np.abs(array(heats)), initial=0.0)) or 1.0
     wide = min(shown, 2)
     tall = -(-shown // wide)

@@ -13,7 +13,7 @@ from inspector.viz.images import as_picture, thin
 from inspector.viz.scales import Array, Scale, array, number, signed
 from inspector.viz.strips import strips
 from inspector.viz.titles import sample_label
-from inspector.words.facts import Piece, pieces, target_of, where_of
+from inspector.words.facts import Piece, baseline_of, pieces, target_of, where_of
 
 Shared = Literal["shared", "row", "panel"]
 Heats = dict[str, list[Array | None]]
@@ -159,6 +159,8 @@ def _row_label(rows: Rows, label: str) -> str:
     lines = [rows.named(label)]
     if a.layer is not None and a.layer not in label:
         lines.append(f"at {shorten(a.layer, 24)}")
+    base = baseline_of(a)
+    lines += [f"baseline {shorten(base, 20)}"] if base else []
     if a.delta is not None and a.delta.numel():
         lines.append(f"sum off by {number(a.delta.abs().max().item())}")
     return "\n".join(lines)

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from inspector.records import Coverage, Curve, Finding, Samples, Scores, Task
-from inspector.tensors import walk
+from inspector.tensors import format_leaf, walk
 from inspector.viz.anything import tensor_figure
 from inspector.viz.bars import plot_intervals
 from inspector.viz.board import Board
 from inspector.viz.curves import plot_curves
-from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled
+from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, Figure, bare, canvas, panel, shorten, styled
 from inspector.viz.images import as_picture
 from inspector.viz.scales import Array, Scale, array
 from inspector.viz.sequences import plot_steps
@@ -30,7 +30,9 @@ def show_samples(samples: Samples, *, count: int = 12, **figure: Any) -> Figure:
     first = next(walk(samples.inputs))[1]
     shown = min(count, len(samples))
     with styled():
-        if "tokens" in samples.names or not first.is_floating_point():
+        if all(tensor.dim() == 1 for _, tensor in walk(samples.inputs)):
+            drawn = _columns(samples, shown, figure)
+        elif "tokens" in samples.names or not first.is_floating_point():
             drawn = _tokens(samples, first, min(shown, 8), figure)
         elif first.dim() == 4:
             drawn = _images(samples, first, shown, figure)
@@ -109,6 +111,22 @@ def _tokens(samples: Samples, ids: Tensor, shown: int, options: dict[str, Any]) 
         ax.set_title(_caption(samples, i))
     if samples.evidence is not None:
         figure.foot("Red and underlined: the true evidence.")
+    return figure
+
+
+def _columns(samples: Samples, shown: int, options: dict[str, Any]) -> Figure:
+    """Inputs of one number each, such as user and item, as a small table."""
+    columns = {format_leaf(leaf).strip("[]") or "input": tensor for leaf, tensor in walk(samples.inputs)}
+    figure = Figure(figsize=options.pop("figsize", (1.3 * len(columns) + 3.0, 0.24 * shown + 1.3)), **options)
+    ax = bare(figure.add_subplot())
+    ax.set_xlim(0, len(columns) + 1)
+    ax.set_ylim(shown - 0.4, -1.6)
+    for x, (name, column) in enumerate([*columns.items(), ("answer", None)]):
+        ax.text(x + 0.5, -1, shorten(name, 16), ha="center", va="center", weight="bold", size=SMALL)
+        for i in range(shown):
+            value = true_of(samples, i) if column is None else f"{column[i].item():g}"
+            ax.text(x + 0.5, i, shorten(value, 16), ha="center", va="center", size=SMALL)
+    ax.axhline(-0.5, color=MUTED, lw=0.6)
     return figure
 
 

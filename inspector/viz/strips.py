@@ -6,15 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
 from inspector.records import Attribution
-from inspector.viz.figure import COLOURS, MUTED, SMALL, Figure, panel, shorten
+from inspector.viz.figure import COLOURS, INK, MUTED, SMALL, Figure, panel, shorten
 from inspector.viz.scales import Array, Scale, array, colour_map
 from inspector.viz.sequences import LANES, cover_padding
 from inspector.viz.titles import sample_label
-from inspector.viz.tokens import visible
+from inspector.viz.tokens import unpadded, visible
 from inspector.words.facts import Piece, pieces, tokens_of, valid_of
 
 NAMED = 44  # more positions than these are not named one by one
@@ -58,6 +59,7 @@ def plot_strips(heats: dict[str, Array | None], scales: dict[str, Scale], *, ax:
         else:
             extent = (-0.5, len(heat) - 0.5, row + 0.42, row - 0.42)
             drawn.append(ax.imshow(heat[None], extent=extent, aspect="auto", **scale.style))
+            _mark_negative(ax, heat, scale, row)
         ax.annotate(scale.range_text, (1.01, row), xycoords=ax.get_yaxis_transform(), size=SMALL, color=MUTED, va="center")
     ax.set_xlim(-0.5, longest - 0.5)
     ax.set_ylim(len(heats) - 0.5, -0.5)
@@ -67,12 +69,25 @@ def plot_strips(heats: dict[str, Array | None], scales: dict[str, Scale], *, ax:
     return drawn
 
 
+def _mark_negative(ax: Axes, heat: Array, scale: Scale, row: int) -> None:
+    """A minus on every clearly negative cell, so that the sign does not hang on hue alone."""
+    if len(heat) <= NAMED:
+        for at in np.flatnonzero(heat < -0.25 * scale.high):
+            ink = "white" if heat[at] < -0.6 * scale.high else INK
+            ax.text(float(at), row, "−", ha="center", va="center", size=SMALL, color=ink)
+
+
 def _positions(ax: Axes, attribution: Attribution, piece: Piece, index: int) -> None:
     if piece.heat is None or piece.heat.dim() != 2:
         return
     length = piece.heat.shape[1]
     names = _names(attribution, piece, index, length)
-    cover_padding(ax, valid_of(attribution.samples, index, length))
+    valid = valid_of(attribution.samples, index, length)
+    cover_padding(ax, valid)
+    if piece.view == "tokens":
+        length = len(unpadded(names, valid))
+        names = names[:length]
+        ax.set_xlim(-0.5, length - 0.5)
     if names and length <= NAMED:
         rotation = 0 if sum(map(len, names)) < 90 and length <= 14 else 50
         options: dict[str, Any] = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor"} if rotation else {}
@@ -85,8 +100,7 @@ def _positions(ax: Axes, attribution: Attribution, piece: Piece, index: int) -> 
 def _names(attribution: Attribution, piece: Piece, index: int, length: int) -> list[str]:
     if piece.view == "tokens":
         return tokens_of(attribution.samples, index, length)
-    names = attribution.samples.names.get("features") if piece.view == "row" else None
-    return [str(name) for name in names][:length] if names is not None else []
+    return list(piece.positions)
 
 
 def _signal(ax: Axes, piece: Piece, index: int) -> None:

@@ -11,6 +11,7 @@ from inspector.records import Attribution
 from inspector.words.facts import Piece, baseline_of, pieces, target_of, tokens_of
 from inspector.words.say import Say, figure, percent, plural
 
+MANY = 10  # positions from which it means something that few of them carry most
 GOOD = 0.05  # error of the sum, as a share of the largest sum, up to which it is called good
 
 
@@ -49,6 +50,7 @@ def _piece(a: Attribution, piece: Piece, say: Say) -> Iterator[str]:
         yield say("attribution.zero", count=f"{silent:,}", n=f"{len(heat):,}")
     if silent < len(heat):
         yield from _spread(heat, part, say)
+        yield from _signs(heat, say)
         yield from _strongest(a, piece, heat, say)
         yield from _evidence(a, heat, say)
     yield from _coarse(piece, say)
@@ -58,10 +60,15 @@ def _spread(heat: Tensor, part: str, say: Say) -> Iterator[str]:
     size = heat.abs()
     size = size[size.sum(dim=1) > 0]
     positions = size.shape[1]
+    if positions < MANY:
+        return
     top = max(1, round(positions / 10))
     held = (size.topk(top, dim=1).values.sum(dim=1) / size.sum(dim=1)).mean().item()
     even = percent(top / positions)
     yield say("attribution.spread", part=part, top=f"{top:,}", positions=f"{positions:,}", share=percent(held), even=even)
+
+
+def _signs(heat: Tensor, say: Say) -> Iterator[str]:
     if (heat >= 0).all():
         yield say("attribution.unsigned")
     else:
@@ -80,8 +87,7 @@ def _strongest(a: Attribution, piece: Piece, heat: Tensor, say: Say) -> Iterator
 def _names(a: Attribution, piece: Piece, length: int) -> list[str]:
     if piece.view == "tokens":
         return [repr(word) for word in tokens_of(a.samples, 0, length)] if len(a.samples) == 1 else []
-    known = a.samples.names.get("features") if piece.view == "row" else None
-    return [str(name) for name in known] if known is not None and len(known) == length else []
+    return list(piece.positions)
 
 
 def _evidence(a: Attribution, heat: Tensor, say: Say) -> Iterator[str]:

@@ -35,7 +35,7 @@ ENGLISH: Mapping[str, str] = {
     "attribution.spread": "{part}The tenth of the positions that count most ({top} of {positions}) carry {share} of all "
     "attribution; were it spread evenly, they would carry {even}.",
     "attribution.part": "Of the input {name}: ",
-    "attribution.signs": "{positive} of it speaks for the target and {negative} against.",
+    "attribution.signs": "Of the attribution {positive} speaks for the target and {negative} against.",
     "attribution.unsigned": "The values carry no sign: they tell how much, not for or against.",
     "attribution.strongest": "On average over the samples the strongest are {items}.",
     "attribution.evidence": "{share} of the attribution lies on the true evidence, which covers {area} of the "

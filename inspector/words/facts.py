@@ -18,36 +18,50 @@ View = Literal["image", "sequence", "tokens", "row", "other"]
 
 
 class Piece(NamedTuple):
-    """One explained tensor of an attribution with the input it belongs to; heat is None where it has no positions."""
+    """One explained tensor of an attribution with the input it belongs to; heat is None where it has no positions.
+    positions: their names, where they have any."""
 
     name: str
     values: Tensor
     heat: Tensor | None
     input: Tensor | None
     view: View
+    positions: tuple[str, ...] = ()
 
 
 def pieces(attribution: Attribution) -> list[Piece]:
-    """One piece for each explained tensor, in order."""
+    """One piece for each explained tensor, in order; inputs of one position each, such as user and item, are one row."""
     explained = list(walk(attribution.values))
     axes = [axes for _, axes in attribution._with_axes()]
-    return [_piece(attribution, leaf, v, a, len(explained)) for (leaf, v), a in zip(explained, axes, strict=True)]
+    found = [_piece(attribution, leaf, v, a, len(explained)) for (leaf, v), a in zip(explained, axes, strict=True)]
+    single = all(piece.heat is not None and piece.heat.numel() == len(piece.heat) for piece in found)
+    return [_row_of(found)] if len(found) > 1 and single else found
+
+
+def _row_of(found: list[Piece]) -> Piece:
+    heat = torch.stack([piece.heat.reshape(-1) for piece in found if piece.heat is not None], dim=1)
+    given = [p.input.reshape(-1).double() for p in found if p.input is not None and p.input.numel() == len(heat)]
+    together = torch.stack(given, dim=1) if len(given) == len(found) else None
+    return Piece("", heat, heat, together, "row", tuple(piece.name for piece in found))
 
 
 def _piece(attribution: Attribution, leaf: Leaf, values: Tensor, axes: Any, count: int) -> Piece:
     given = _input_for(attribution, leaf, values)
     try:
-        heat = replace(attribution, values=values, axes=axes).heat if values.dim() > 1 else None
+        heat = replace(attribution, values=values, axes=axes).heat if values.dim() else None
     except ValueError:
         heat = None
     name = format_leaf(leaf).strip("[]") if count > 1 else ""
-    return Piece(name, values, heat, given, _view(attribution.samples, heat, given))
+    known = attribution.samples.names.get("features", ())
+    fits = heat is not None and heat.dim() == 2 and len(known) == heat.shape[1]
+    view = _view(attribution.samples, heat, given)
+    return Piece(name, values, heat, given, view, tuple(map(str, known)) if fits and view == "row" else ())
 
 
 def _input_for(attribution: Attribution, leaf: Leaf, values: Tensor) -> Tensor | None:
     inputs = list(walk(attribution.samples.inputs))
     for place, tensor in inputs:
-        if place == leaf and (attribution.layer is not None or tensor.shape[:2] == values.shape[:2]):
+        if place == leaf and (leaf or attribution.layer is not None or tensor.shape[:2] == values.shape[:2]):
             return tensor
     alike = [tensor for _, tensor in inputs if tensor.shape == values.shape]
     floating = [tensor for _, tensor in inputs if tensor.is_floating_point()]
@@ -126,6 +140,9 @@ def baseline_of(attribution: Attribution) -> str:
     given = attribution.baselines
     if given is None:
         return ""
+    if not isinstance(given, Tensor) and (leaves := [tensor for _, tensor in walk(given)]):
+        same = {baseline_of(replace(attribution, baselines=tensor)) for tensor in leaves}
+        return same.pop() if len(same) == 1 else f"{len(leaves)} tensors"
     if isinstance(given, Tensor):
         constant = given.numel() > 0 and bool((given == given.reshape(-1)[0]).all())
         return f"{given.reshape(-1)[0].item():g}" if constant else f"tensor {shape_text(given)}"

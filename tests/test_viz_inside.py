@@ -1,0 +1,316 @@
+"""Pictures of what is inside a model: calls, states, gates, attention, and training by layer."""
+
+import warnings
+from dataclasses import replace
+
+import made_records as made
+import matplotlib.text
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from inspector.records import Call, Coverage, Finding, History, Samples, Stats, Status, Task
+from inspector.records.history import LOG2_BINS
+from inspector.records.stats import Series
+from inspector.sites import Site
+from inspector.viz import (
+    Figure,
+    plot_attention,
+    plot_filters,
+    plot_gate,
+    plot_gradient_flow,
+    plot_histogram,
+    plot_patches,
+    plot_update_ratio,
+    rollout,
+    show,
+)
+from inspector.viz.gates import saturated
+
+
+def call(kind, value, **more):
+    kinds = (kind, *more)
+    made_call = Call(Site("part", 0), "Part", kinds)
+    made_call.values = {kind: value, **more}
+    return made_call
+
+
+def lstm(layers=2, batch=3, steps=20, units=6):
+    torch.manual_seed(0)
+    shape = (layers, batch, steps, units)
+    gates = {name: torch.rand(shape) for name in ("input", "forget", "output")}
+    gates |= {"cell": torch.rand(shape) * 2 - 1, "state": torch.randn(shape)}
+    return call("gates", gates, input=torch.randn(batch, steps, 3))
+
+
+def attention(batch=2, heads=4, size=7):
+    torch.manual_seed(0)
+    return torch.randn(batch, heads, size, size).softmax(dim=-1)
+
+
+PICTURES = {
+    "gates": lambda: show(lstm(), layer=1, sample=2),
+    "states": lambda: show(lstm(), kind="input"),
+    "attention": lambda: show(call("attention", attention()), tokens=list("abcdefg")),
+    "twelve heads": lambda: show(call("attention", attention(1, 12, 64))),
+    "patches": lambda: show(call("attention", attention(1, 4, 10)), patches=(3, 3)),
+    "maps": lambda: show(call("output", torch.rand(2, 40, 9, 9))),
+    "rows": lambda: show(call("output", torch.randn(4, 30))),
+    "integers": lambda: show(call("output", torch.arange(12).reshape(3, 4))),
+    "several attributions": lambda: show(made.image_attribution(), made.image_attribution(heat=(7, 7))),
+    "layers": lambda: show({f"layer{i}": made.image_attribution() for i in range(3)}),
+    "samples": lambda: show(made.image_attribution().samples),
+    "series": lambda: show(made.series_attribution().samples),
+    "token samples": lambda: show(made.token_attribution().samples),
+    "ids": lambda: show(Samples({"user": torch.arange(5), "item": torch.arange(5)}, torch.arange(5))),
+    "task": lambda: show(Task(made.image_attribution().samples, made.image_attribution().samples, "toy")),
+    "scores": lambda: show(made.images_compared().scores),
+    "curve": lambda: show(made.images_compared().curves["saliency"]["deletion"]),
+    "coverage": lambda: show(Coverage({"a": Status("Linear", 3), "b": Status("Linear", 0, "branch not taken")})),
+    "findings": lambda: show(made.history().findings),
+    "no findings": lambda: show([]),
+    "run": lambda: show(training()),
+    "stores": lambda: show(made.store(), made.store(scale=1.1)),
+    "assessments": lambda: show(made.assessment(), made.assessment(groups=False)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_inner_picture_is_drawn_without_a_warning_and_says_what_it_is(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = PICTURES[name]()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    assert isinstance(figure, Figure)
+    assert figure.words.strip()
+    assert np.asarray(canvas.buffer_rgba()).std() > 0
+
+
+def titles(figure):
+    return [ax.get_title("left") for ax in figure.axes]
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+
+
+# calls
+
+
+def test_gates_are_on_a_fixed_scale_and_say_how_many_are_saturated():
+    gate = torch.full((10, 4), 0.5)
+    gate[:, 0], gate[:5, 1] = 0.95, 0.01
+    drawn = plot_gate(gate, "forget")
+    assert drawn.get_clim() == (0.0, 1.0)
+    assert drawn.axes.get_title("left") == "forget gate · 25.0% open (> 0.9), 12.5% shut (< 0.1)"
+    opened, shut = saturated(gate)
+    assert opened.tolist() == [0.25] * 10
+    assert shut.tolist() == [0.25] * 5 + [0.0] * 5
+
+
+def test_the_input_of_a_recurrent_layer_stands_above_its_gates():
+    figure = show(lstm(), layer=1)
+    assert titles(figure)[0] == "input"
+    assert titles(figure)[1].startswith("input gate")
+    assert "layer 1 of 2" in figure.words
+
+
+def test_units_lie_down_and_time_runs_to_the_right():
+    states = torch.zeros(1, 5, 3)
+    states[0, 4, 2] = 1.0
+    image = show(call("output", states)).axes[0].get_images()[0]
+    assert image.get_array().shape == (3, 5)
+    assert image.get_array()[2, 4] == 1.0
+    assert image.norm(0.0) == 0.5
+
+
+def test_a_layer_a_sample_or_a_kind_that_is_not_there_is_refused():
+    with pytest.raises(IndexError, match="no layer 5"):
+        show(lstm(), layer=5)
+    with pytest.raises(IndexError, match="no sample 9"):
+        show(lstm(), sample=9)
+    empty = call("output", None)
+    empty.why["output"] = "the branch was not taken"
+    with pytest.raises(LookupError, match="the branch was not taken"):
+        show(empty)
+
+
+# attention
+
+
+def test_attention_rows_are_queries_and_tokens_name_both_axes():
+    drawn = plot_attention(attention()[0, 0], tokens=list("abcdefg"))
+    assert [label.get_text() for label in drawn.axes.get_yticklabels()] == list("abcdefg")
+    assert drawn.norm.vmin == 0.0
+
+
+def test_rollout_agrees_with_its_slow_definition():
+    layers = [attention(1, 3, 5)[0], attention(1, 3, 5)[0].roll(1, 0)]
+    expected = torch.eye(5, dtype=torch.double)
+    for weights in layers:
+        mean = weights.double().mean(0)
+        mixed = 0.5 * mean + 0.5 * torch.eye(5)
+        expected = (mixed / mixed.sum(1, keepdim=True)) @ expected
+    assert np.allclose(rollout(layers), expected)
+    assert np.allclose(rollout(layers).sum(axis=1), 1)
+
+
+def test_rollout_of_cross_attention_is_refused():
+    with pytest.raises(ValueError, match="square"):
+        rollout([torch.rand(2, 3, 5)])
+
+
+def test_a_store_of_several_attentions_shows_layers_by_heads_and_rollout():
+    from inspector.records import Store
+
+    store = Store(("attention",), model="Encoder")
+    for i in range(3):
+        store.add(Call(Site(f"layers.{i}", 0), "Attention", ("attention",))).values = {"attention": attention()}
+    figure = show(store, kind="attention", tokens=list("abcdefg"))
+    assert "rollout over all layers" in titles(figure)
+    assert sum(len(ax.get_images()) for ax in figure.axes) == 1 + 3 * 4  # the whole and every head
+    assert "not what made the model decide" in figure.words
+    with pytest.raises(LookupError, match="what='attention'"):
+        show(made.store(), kind="attention")
+
+
+def test_patches_leave_the_class_token_out():
+    weights = torch.zeros(1, 10, 10)
+    weights[0, 0, 1], weights[0, 0, 0] = 0.7, 0.3
+    (drawn,) = plot_patches(weights, (3, 3))
+    assert drawn.get_array()[0, 0] == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="fewer than"):
+        plot_patches(weights, (4, 4))
+
+
+# filters
+
+
+def test_filters_of_three_channels_are_pictures_and_others_signed_maps():
+    colour = plot_filters(torch.randn(8, 3, 5, 5))
+    assert colour.get_array().ndim == 3
+    maps = plot_filters(torch.randn(4, 6, 3, 3))
+    assert maps.norm(0.0) == 0.5
+    with pytest.raises(ValueError, match="out, in, height, width"):
+        plot_filters(torch.randn(4, 6))
+
+
+# training
+
+
+def training():
+    steps = np.arange(10)
+    names = ["a.weight", "a.bias", "b.weight"]
+    series = [Series("param_grad", n, "rms") for n in names] + [Series("update", n, "ratio") for n in names]
+    cells = np.tile(np.array([1e-3, 1e-2, 0.0, 1e-3, 1e-2, 1e-4]), (10, 1))
+    cells[9, 0] = np.nan
+    present = np.ones(cells.shape, dtype=bool)
+    present[8:, 1] = False
+    counts = np.zeros((10, len(LOG2_BINS)))
+    counts[:, 0], counts[:, 40] = 3, 7
+    loss = np.where(steps < 6, 1.0 / (1 + steps), np.nan)
+    found = [Finding("nan", "a.weight", 9, float("nan"), 0, "not finite")]
+    histograms = {"param_grad": {"a.weight": (steps, counts)}}
+    return History("step", {"loss": (steps, loss)}, Stats.dense(steps, series, cells, present), found, histograms)
+
+
+def test_gradient_flow_marks_zeros_and_leaves_gaps():
+    marks = plot_gradient_flow(training().stats, step=9)
+    ax = marks[0].axes if marks else None
+    assert ax is None or ax.get_yscale() == "log"
+    marks = plot_gradient_flow(training().stats, step=5)
+    assert [list(mark.get_xdata()) for mark in marks] == [[0], [1]]
+    zero = [line for line in marks[0].axes.lines if line.get_label() == "exactly 0"]
+    assert list(zero[0].get_xdata()) == [2]
+    gap = plot_gradient_flow(training().stats, step=8)
+    assert [list(mark.get_xdata()) for mark in gap] == [[0]]
+
+
+def test_update_ratios_stand_beside_the_usual_one_in_a_thousand():
+    lines = plot_update_ratio(training().stats)
+    assert len(lines) == 3
+    usual = [line for line in lines[0].axes.lines if list(line.get_ydata()) == [1e-3, 1e-3]]
+    assert len(usual) == 1
+
+
+def test_many_update_ratios_become_a_band():
+    series = [Series("update", f"p{i}", "ratio") for i in range(100)]
+    cells = np.tile(np.arange(1, 101) * 1e-4, (5, 1))
+    stats = Stats.dense(np.arange(5), series, cells, np.ones(cells.shape, dtype=bool))
+    (line,) = plot_update_ratio(stats)
+    assert line.get_ydata() == pytest.approx([50.5e-4] * 5, rel=0.02)
+
+
+def test_statistics_that_were_not_watched_say_how_to_watch_them():
+    with pytest.raises(LookupError, match="Monitor"):
+        plot_gradient_flow(Stats())
+    with pytest.raises(LookupError, match="Monitor"):
+        plot_update_ratio(Stats())
+
+
+def test_a_histogram_shows_shares_by_power_of_two():
+    drawn = plot_histogram(training(), "param_grad", "a.weight")
+    board = drawn.get_array()
+    assert board.shape == (41, 10)
+    assert np.allclose(board[0], 0.3)
+    assert np.allclose(board[40], 0.7)
+    with pytest.raises(LookupError, match=r"there are a\.weight"):
+        plot_histogram(training(), "param_grad", "b")
+
+
+def test_steps_at_which_a_scalar_broke_are_shaded():
+    figure = show(training())
+    loss = next(ax for ax in figure.axes if ax.get_title("left") == "loss")
+    shaded = [patch for patch in loss.patches if patch.get_alpha() == 0.4]
+    assert len(shaded) == 1
+    assert shaded[0].get_x() == pytest.approx(5.5)
+
+
+def test_the_maps_of_one_run_share_their_steps():
+    figure = show(training(), heat=[("param_grad", "rms"), ("update", "ratio")])
+    shapes = {ax.get_images()[0].get_array().shape for ax in figure.axes if "·" in ax.get_title("left")}
+    assert shapes == {(3, 10)}
+
+
+# many
+
+
+def test_several_attributions_keep_the_scale_of_each():
+    first = made.image_attribution()
+    second = replace(first, values=first.values * 100, method="other")
+    figure = show(first, second)
+    norms = {im.norm.vmax for ax in figure.axes for im in ax.get_images() if im.get_array().ndim == 2}
+    assert len(norms) == 2
+    assert any("other" in text for text in texts(figure))
+
+
+def test_inputs_of_one_number_each_are_one_row_of_bars():
+    from inspector.records import Attribution
+
+    inputs = {"user": torch.tensor([7, 8]), "item": torch.tensor([1, 2])}
+    values = {"user": torch.tensor([[1.0, 1.0], [0.0, 0.0]]), "item": torch.tensor([[-1.0, 0.0], [0.5, 0.0]])}
+    record = Attribution(values, Samples(inputs), 0, "saliency", axes={"user": (), "item": ()})
+    figure = show(record)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["user = 7", "item = 1"]
+    assert [patch.get_width() for patch in figure.axes[0].patches] == [2.0, -1.0]
+
+
+def test_an_input_of_several_is_chosen_by_its_name():
+    from inspector.records import Attribution
+
+    inputs = {"left": torch.randn(2, 1, 8, 8), "right": torch.randn(2, 1, 8, 8)}
+    record = Attribution(inputs, Samples(inputs), 0, "saliency", axes={"left": (2, 3), "right": (2, 3)})
+    assert "of right" in show(record, piece="right").words
+    with pytest.raises(LookupError, match="'left', 'right'"):
+        show(record, piece="middle")
+
+
+def test_records_that_have_no_common_picture_are_refused():
+    with pytest.raises(TypeError, match="no common picture"):
+        show(made.images_compared(), made.images_compared())
+    with pytest.raises(ValueError, match="in pairs"):
+        show(made.store(), made.store(), made.store())
+    with pytest.raises(ValueError, match="empty"):
+        show({})
