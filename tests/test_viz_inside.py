@@ -172,7 +172,7 @@ def test_a_store_of_several_attentions_shows_layers_by_heads_and_rollout():
     assert "rollout over all layers" in titles(figure)
     assert sum(len(ax.get_images()) for ax in figure.axes) == 1 + 3 * 4  # the whole and every head
     assert "not what made the model decide" in figure.words
-    with pytest.raises(LookupError, match="what='attention'"):
+    with pytest.raises(LookupError, match="'attention'"):
         show(made.store(), kind="attention")
 
 
