@@ -134,8 +134,10 @@ def summary(
     found = of(network, terminal.summary_inputs(model, input or [], shape), runs=runs)
     if json:
         return printing.as_json(found.to_dict())
-    printing.tables(tables.summary(found))
-    return printing.say(*found.totals())
+    table, gone = printing.fitted(next(tables.summary(found)), drop=("dtype", "output bytes", "remarks", "time", "output"))
+    printing.tables([table])
+    left_out = [f"Left out for want of width: {', '.join(gone)}; --json has all."] if gone else []
+    return printing.say(*found.totals(), *left_out)
 
 
 def compare(

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from inspector.records.summary import INDENT
 from inspector.report.tables import Table
 
 WIDE = 200  # where nobody sees it but a file or another program, lines are not folded
@@ -48,6 +49,28 @@ def tables(found: Iterable[Table], *, folded: bool = False) -> None:
             console().print(rich(table))
 
 
+def fitted(table: Table, drop: Iterable[str]) -> tuple[Table, list[str]]:
+    """The table without the first of ``drop`` that must go so that no line is folded, and which went."""
+    gone: list[str] = []
+    for name in drop:
+        if _width(table) <= console().width:
+            break
+        if name in table.head:
+            table = _without(table, table.head.index(name))
+            gone.append(name)
+    return table, gone
+
+
+def _width(table: Table) -> int:
+    return sum(max(map(len, column)) + 3 for column in zip(table.head, *table.rows, strict=True))
+
+
+def _without(table: Table, at: int) -> Table:
+    head, *rows = ([*row[:at], *row[at + 1 :]] for row in [table.head, *table.rows])
+    numbers = frozenset(i - (i > at) for i in table.numbers if i != at)
+    return table._replace(head=head, rows=rows, numbers=numbers)
+
+
 def as_json(value: Any) -> None:
     """One line of JSON; numbers that JSON does not have are null."""
     print(json.dumps(_data(value), allow_nan=False, ensure_ascii=False))
@@ -77,9 +100,10 @@ def steps(tell: Callable[[float, str], None]) -> Callable[[int, int, str], None]
 def rich(table: Table) -> RichTable:
     drawn = RichTable(title=plain(table.caption), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(table.head):
-        drawn.add_column(plain(name), justify="right" if i in table.numbers else "left", overflow="fold")
+        number = i in table.numbers
+        drawn.add_column(plain(name), justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(plain(cell.replace("\u2003", "  ")) for cell in row))
+        drawn.add_row(*(plain(cell.replace(INDENT, "  ")) for cell in row))
     return drawn
 
 

@@ -15,6 +15,7 @@ from inspector.records import History
 from inspector.report.tables import Table, findings
 
 BARS = "▁▂▃▄▅▆▇█"
+TELLING = ("rms", "absmax", "zeros", "dead", "nan", "inf")  # a terminal is not wide enough for all
 LAYERS = 30  # rows of the table of layers; a terminal has not many more
 
 
@@ -45,12 +46,13 @@ def curves(history: History) -> Table:
 
 
 def layers(history: History) -> Table:
-    """The latest value of each statistic per layer and kind, in execution order."""
+    """The latest value of the telling statistics per layer and kind, in execution order."""
     stats = history.stats
     latest: dict[tuple[str, str], dict[str, float]] = {}
+    known = any(series.statistic in TELLING for series in stats.series)
     for at, series in enumerate(stats.series):
         measured = np.flatnonzero(stats.present[:, at])
-        if measured.size:
+        if measured.size and (series.statistic in TELLING or not known):
             row = latest.setdefault((series.name or "(model)", series.kind), {})
             row[series.statistic] = float(stats.cells[measured[-1], at])
     names = list(dict.fromkeys(name for row in latest.values() for name in row))

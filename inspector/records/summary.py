@@ -131,7 +131,7 @@ class Summary(Saved):
 
 
 SHOWN = 500
-INDENT = "\u2003"  # a space that HTML and Markdown keep
+INDENT = "\u00a0\u00a0\u00a0"  # spaces that HTML and Markdown keep and never break
 
 
 class _Column(NamedTuple):
