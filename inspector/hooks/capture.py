@@ -135,10 +135,11 @@ class _Recorder:
     def _expect(self, frame: Frame, kind: Kind, value: Any, given: dict[int, int]) -> None:
         """Lay out the nesting of the gradients to come, each leaf with the reason why it may stay empty."""
         call: Call = frame.scratch
-        slots = {leaf: Slot(why_no_gradient(t)) for leaf, t in walk(value)}
-        shared = [format_leaf(leaf) for leaf, t in walk(value) if id(t) in given and given[id(t)] == _version(t)]
+        tensors: list[tuple[Leaf, Tensor]] = [((), value)] if isinstance(value, Tensor) else list(walk(value))
+        slots = {leaf: Slot(why_no_gradient(t)) for leaf, t in tensors}
         self.expected[frame.path, frame.index, kind] = slots
-        call.values[kind] = rebuild(value, lambda leaf, _: slots[leaf])
+        call.values[kind] = slots[()] if () in slots else rebuild(value, lambda leaf, _: slots[leaf])
+        shared = [format_leaf(leaf) for leaf, t in tensors if id(t) in given and given[id(t)] == _version(t)]
         if shared:
             where = " at " * any(shared) + ", ".join(filter(None, shared))
             call.why[kind] = f"shared with the input: the whole gradient of that tensor{where}"

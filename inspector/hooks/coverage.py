@@ -19,11 +19,12 @@ def cover(
     model: nn.Module, chosen: dict[str, nn.Module], before: dict[str, nn.Module], store: Store, mounted: Mounted
 ) -> Coverage:
     """The state of every chosen module now."""
-    now, ran = names(model), mounted.calls
+    ran, elsewhere = mounted.calls, mounted.elsewhere
+    now = names(model) if any(path not in ran for path in chosen) else before
     statuses: dict[str, Status] = {}
     for path, module in chosen.items():
         calls = ran.get(path, 0)
-        reason = None if calls else _why_not(path, module, before, now, mounted, ran)
+        reason = None if calls else _why_not(path, module, before, now, elsewhere, ran)
         statuses[path] = Status(type(module).__name__, calls, reason, _notes(store, path) if calls else {})
     return Coverage(statuses)
 
@@ -47,10 +48,10 @@ def _why_not(
     module: nn.Module,
     before: dict[str, nn.Module],
     now: dict[str, nn.Module],
-    mounted: Mounted,
+    elsewhere: set[str],
     ran: dict[str, int],
 ) -> str:
-    if path in mounted.elsewhere:
+    if path in elsewhere:
         return "it ran in another thread; open the block in the thread that runs the model"
     if isinstance(module, torch.jit.ScriptModule):
         return "scripted: TorchScript never calls hooks; capture the module that was scripted"

@@ -7,7 +7,7 @@ moment, also when an in-place operation overwrites it later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,8 @@ class Gradients:
         if kind == "grad" and not torch.is_grad_enabled() and checkpointing():
             self._waiting.setdefault(frame.path, []).append(frame.index)
         self._follow()
-        wanted = [(leaf, tensor) for leaf, tensor in walk(value) if tensor.requires_grad]
+        tensors: Iterable[tuple[Leaf, Tensor]] = [((), value)] if isinstance(value, Tensor) else walk(value)
+        wanted = [(leaf, tensor) for leaf, tensor in tensors if tensor.requires_grad]
         for leaf, tensor in wanted:
             alone = kind == "grad" and len(wanted) == 1 and id(tensor._base) not in frame.given
             self._hook(tensor, (frame.path, frame.index, kind, leaf), partial(see, frame, kind, leaf), alone)

@@ -9,6 +9,7 @@ from torch import nn
 
 _interpreters = torch._C._functorch.peek_interpreter_stack
 _tracing = torch._C._get_tracing_state
+_compiling = torch.compiler.is_compiling
 
 
 def refuse_model(model: Any) -> None:
@@ -32,7 +33,7 @@ def refuse_transforms() -> None:
             "vmap, grad and the other torch.func transforms run the model on stand-ins, whose values cannot be kept: "
             "call the module on the whole batch inside the block, and the transform outside of it"
         )
-    if _tracing() is not None or torch.compiler.is_compiling():
+    if _tracing() is not None or _compiling():
         raise RuntimeError(
             "the model is traced, exported or compiled inside a capture or an edit, which would bake the hooks into the "
             "result: trace, export or compile it outside of the block"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -39,8 +39,7 @@ def select(model: nn.Module, where: Where = "*") -> dict[str, nn.Module]:
 def names(model: nn.Module) -> dict[str, nn.Module]:
     """Every name of every module, aliases of shared modules included, in registration order."""
     found: dict[str, nn.Module] = {}
-    for name, module in _walk(model, "", ()):
-        found[name] = module  # of a wrapper and what it wraps, which have one name, the wrapped one is kept
+    _collect(model, "", set(), found)
     return found
 
 
@@ -60,13 +59,15 @@ def aliases(named: dict[str, nn.Module], chosen: dict[str, nn.Module]) -> dict[s
     return {name: kept for name, kept in every if kept is not None and kept != name}
 
 
-def _walk(module: nn.Module, name: str, above: tuple[int, ...]) -> Iterator[tuple[str, nn.Module]]:
-    yield name, module
-    if id(module) in above:  # a module inside itself
+def _collect(module: nn.Module, name: str, above: set[int], found: dict[str, nn.Module]) -> None:
+    found[name] = module  # of a wrapper and what it wraps, which have one name, the wrapped one is kept
+    if not module._modules or id(module) in above:  # a module inside itself
         return
+    above.add(id(module))
     for key, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, _join(name, key, module), (*above, id(module)))
+            _collect(child, _join(name, key, module), above, found)
+    above.discard(id(module))
 
 
 def _join(name: str, key: str, parent: nn.Module) -> str:

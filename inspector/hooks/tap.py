@@ -14,10 +14,10 @@ from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inspector.hooks.eager import eager
-from inspector.hooks.facets import Facets
+from inspector.hooks.facets import Facet, Facets
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.order import keep_last, no_more, observing
 from inspector.hooks.parameters import named_inputs
@@ -42,18 +42,20 @@ class Event(NamedTuple):
 
 class Frame:
     """One running call of one module. ``index`` counts its calls since the block opened; ``again`` marks the
-    recomputation of an earlier call by activation checkpointing, which is no call of its own."""
+    recomputation of an earlier call by activation checkpointing, which is no call of its own.
 
-    __slots__ = ("again", "args", "facets", "given", "index", "kwargs", "module", "parent", "path", "raised", "scratch")
+    Most calls need few of these, so the others stand in the class until they are set: that is faster than setting all.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  # never written into, only replaced
+    raised: BaseException | None = None
+    given: dict[int, int] = {}  # noqa: RUF012  # id of each tensor that came in -> its version then, for gradients
+    scratch: Any = None  # whatever ``enter`` hands to ``leave``
+    facets: Any = None  # what Facets.begin hands to Facets.end
 
     def __init__(self, path: str, index: int, module: nn.Module, parent: Frame | None, again: bool) -> None:
         self.path, self.index, self.module, self.parent, self.again = path, index, module, parent, again
-        self.args: tuple[Any, ...] = ()
-        self.kwargs: dict[str, Any] = {}
-        self.raised: BaseException | None = None
-        self.given: dict[int, int] = {}  # id of each tensor that came in -> its version then; filled where gradients are
-        self.scratch: Any = None  # whatever ``enter`` hands to ``leave``
-        self.facets: Any = None  # what Facets.begin hands to Facets.end
 
 
 Enter = Callable[[Frame, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
@@ -112,7 +114,8 @@ class _Hook:
         if self.guard is not None:
             self.guard()
         again = _graph_task() != -1 and recomputing()
-        stack = self._stack(module, again)
+        ours = get_ident() == self.mounted.thread and module is self.module
+        stack = self.stack if ours else self._stack(module, again)
         if stack is None:
             return None
         if self.last:
@@ -139,12 +142,9 @@ class _Hook:
         return self.leave(frame, output) if self.leave else None
 
     def _stack(self, module: nn.Module, again: bool) -> list[Frame] | None:
-        """The running calls of this thread, or None where the call is not ours to record."""
-        thread = get_ident()
-        if thread == self.mounted.thread and module is self.module:
-            return self.stack
+        """The running calls of another thread, or None where the call is not ours to record."""
         if again and module is self.module:  # on a GPU, backward recomputes in a thread of its own
-            return self.mounted.stacks.setdefault(thread, [])
+            return self.mounted.stacks.setdefault(get_ident(), [])
         self.elsewhere = self.elsewhere or module is self.module or bool(getattr(module, "_is_replica", False))
         return None
 
@@ -186,6 +186,19 @@ def mount(
 
 
 @contextmanager
+def mount_traced(
+    modules: Mapping[str, nn.Module], after: Mapping[str, Callable[[nn.Module, Any, Any], None]]
+) -> Iterator[None]:
+    """Bare forward hooks, which the compiler can take into its graph; on for the whole block, for the Monitor."""
+    handles = [module.register_forward_hook(after[path]) for path, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def tap(model: nn.Module, where: Where, sink: Sink, *, what: Kind | Iterable[Kind] = "output") -> Iterator[None]:
     """Send what passes the chosen modules to ``sink`` as Events while the block runs.
 
@@ -222,7 +235,7 @@ def tapped(
 
     def enter(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if grad_too:
-            frame.given = _versions((args, kwargs))
+            frame.given = _versions((*args, *kwargs.values()))
         if frame.again:
             return
         inputs = named_inputs(frame.module, args, kwargs) if inputs_too else None
@@ -241,8 +254,10 @@ def tapped(
             if grad_too and frame.raised is None:
                 gradients.watch_again(frame, output, see)
             return
-        found = facets.end(frame, output) if facets is not None else {}
-        frame.args, frame.kwargs = (), {}  # a tensor whose hook knows its own frame would never be freed
+        found: dict[Kind, Facet] = {}
+        if facets is not None:
+            found = facets.end(frame, output)
+            frame.args, frame.kwargs = (), {}  # a tensor whose hook knows its own frame would never be freed
         if end is not None:
             end(frame, output)
         if frame.raised is not None:
@@ -279,4 +294,5 @@ def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
 
 def _versions(values: Any) -> dict[int, int]:
     """Each tensor's version, by identity: a module that answers with its own input, unchanged, can be told."""
-    return {id(t): 0 if t.is_inference() else t._version for part in values for _, t in walk(part)}
+    tensors = [t for value in values for t in ((value,) if isinstance(value, Tensor) else (t for _, t in walk(value)))]
+    return {id(t): 0 if t.is_inference() else t._version for t in tensors}
