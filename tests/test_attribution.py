@@ -568,3 +568,43 @@ def test_the_passes_are_those_of_the_table(method, images):
     layer = "0" if row.explains == "layer" or row.helped else None
     cost = quietly(cnn(), images, target=1, method=method, layer=layer).cost
     assert f"{cost.forwards} + {cost.backwards}" == row.passes
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "says"),
+    [
+        (nn.Sequential(nn.LazyLinear(3)), ValueError, "run the model once"),
+        (nn.Linear(6, 3, device="meta"), ValueError, "meta device"),
+        (lambda x: x.sum(1), TypeError, "nn.Module"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_before_any_work(model, error, says):
+    with pytest.raises(error, match=says):
+        attribute(model, torch.randn(2, 6), target=1)
+
+
+def test_a_budget_may_be_written_with_a_unit(images):
+    assert quietly(cnn(), images, target=1, budget="100 kB").cost.forwards > 2
+    with pytest.raises(ValueError, match="no size"):
+        attribute(cnn(), images, target=1, budget="much")
+
+
+def test_numbers_that_are_not_finite_are_said_so():
+    with pytest.warns(UserWarning, match="off by nan"):
+        attribute(Linear(), torch.full((2, 6), float("nan")), target=1)
+
+
+def test_an_inner_unit_of_a_time_major_module_is_that_of_each_sample():
+    class TimeMajor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5)
+
+        def forward(self, x):
+            return self.lstm(x.transpose(0, 1))[0][-1]
+
+    model = TimeMajor()
+    for steps in (3, 6):
+        x = torch.randn(3, steps, 4)
+        unit = attribute(model, x, target=Neuron("lstm:output[0]", (steps - 1, 2)), method="saliency")
+        torch.testing.assert_close(unit.values, attribute(model, x, target=2, method="saliency").values)

@@ -102,6 +102,17 @@ class Attending(nn.Module):
         return self.dense(torch.einsum("btf,btf->bf", x, x) + x.max(1).values)
 
 
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.dense = nn.LSTM(4, 5, bidirectional=True, batch_first=True), nn.Linear(10, 10)
+
+    def forward(self, x):
+        lengths = torch.tensor([6, 2, 4])[: len(x)] if len(x) == 3 else torch.full((len(x),), 2)
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.dense(self.lstm(packed)[1][0].movedim(0, 1).flatten(1))
+
+
 HARD = {
     "functional": (Functional, (3, 2, 8, 8)),
     "reused, in place": (Reused, (3, 2, 8, 8)),
@@ -115,6 +126,7 @@ HARD = {
     ),
     "lstm": (lambda: Sequence(nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True), 10), (3, 6, 4)),
     "lstm, time first": (lambda: Sequence(nn.LSTM(4, 5), 5, False), (3, 3, 4)),
+    "lstm, packed": (Packed, (3, 6, 4)),
     "gru": (lambda: Sequence(nn.GRU(4, 5, bias=False, batch_first=True), 5), (3, 6, 4)),
     "rnn": (lambda: Sequence(nn.RNN(4, 5, nonlinearity="relu", batch_first=True), 5), (3, 6, 4)),
     "transformer": (lambda: Sequence(encoder(True, True), 4), (3, 6, 4)),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.attribution import explained
-from inspector.attribution.door import ask, check_layer, common_options, row_of
+from inspector.attribution.door import ask, check_layer, common_options, recorded, row_of
 from inspector.attribution.layers import at_one_layer, explain_inputs, kept_baselines
 from inspector.attribution.methods import Method
 from inspector.attribution.noise import combined, noisy
@@ -68,7 +68,7 @@ def attribute(
         method=name,
         layer=None if layer is None else str(layer),
         baselines=kept_baselines(question, row),
-        options=options,
+        options=recorded(options, common, explain),
         delta=delta,
         cost=question.ledger.cost(),
         axes=slots_axes if common["axes"] is None else common["axes"],
@@ -124,7 +124,7 @@ def _warn_incomplete(row: Method, attribution: Attribution) -> None:
     # where evidence for and against nearly cancel, the difference alone is no measure of an error
     scale = torch.stack([difference, difference.mean().expand_as(difference), 0.1 * values.abs().sum(1)]).amax(0)
     off = (delta.abs() / scale.clamp(min=1e-6)).max().item()
-    if off > TOLERANCE:
+    if not off <= TOLERANCE:  # NaN too
         warnings.warn(
             f"{attribution.method} is off by {off:.0%}: its values do not sum to the difference of the outputs "
             f"(attribution.delta, per sample). {row.limits}".strip(),

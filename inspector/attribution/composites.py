@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,14 +122,15 @@ def _spread(mask: Tensor | None, q: Tensor, heads: int) -> Tensor | None:
     return mask.reshape(-1, heads, *mask.shape[1:])
 
 
-def lstm(x: Tensor, state: Any, weights: Any, biases: Any, *options: Any) -> Any:
-    if isinstance(weights, Tensor) or (len(weights) and weights[0].shape[0] != 4 * state[0].shape[-1]):
-        return NotImplemented  # packed sequences and projections
+def lstm(x: Tensor, *rest: Any) -> Any:
+    run = _unrolled(x, rest)
+    if run.weights[0].shape[0] != 4 * run.state[0].shape[-1]:
+        return NotImplemented  # projections
 
     def cell(gates: Tensor, h: Tensor, c: Tensor, weight: Tensor, bias: Any) -> tuple[Tensor, ...]:
         return _lstm_step(gates + F.linear(h, weight, bias), c)
 
-    out, (h, c) = _recurrent(x, state, weights, biases, options, cell)
+    out, (h, c) = _recurrent(run, cell)
     return out, h, c
 
 
@@ -139,10 +140,8 @@ def _lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def gru(x: Tensor, state: Any, weights: Any, biases: Any, *options: Any) -> Any:
-    if isinstance(weights, Tensor):
-        return NotImplemented
-    out, (h,) = _recurrent(x, (state,), weights, biases, options, _gru_step)
+def gru(x: Tensor, *rest: Any) -> Any:
+    out, (h,) = _recurrent(_unrolled(x, rest), _gru_step)
     return out, h
 
 
@@ -153,37 +152,68 @@ def _gru_step(gates: Tensor, h: Tensor, weight: Tensor, bias: Any) -> tuple[Tens
 
 
 def _elman(function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    def rnn(x: Tensor, state: Any, weights: Any, biases: Any, *options: Any) -> Any:
-        if isinstance(weights, Tensor):
-            return NotImplemented
+    def rnn(x: Tensor, *rest: Any) -> Any:
         step = lambda gates, h, weight, bias: (function(gates + F.linear(h, weight, bias)),)  # noqa: E731
-        out, (h,) = _recurrent(x, (state,), weights, biases, options, step)
+        out, (h,) = _recurrent(_unrolled(x, rest), step)
         return out, h
 
     return rnn
 
 
-def _recurrent(x: Tensor, state: Any, weights: Any, biases: bool, options: Any, step: Callable[..., Any]) -> Any:
-    """Every layer and direction, step by step. options: layers, dropout, training, bidirectional, batch_first."""
-    layers, _, _, both, batch_first = options
+class _Unrolled(NamedTuple):
+    """A recurrent call: x (time, batch, features), or packed with how many samples run at each step."""
+
+    x: Tensor
+    counts: list[int] | None
+    state: tuple[Tensor, ...]
+    weights: Any
+    per: int
+    layers: int
+    ways: int
+    batch_first: bool
+
+
+def _unrolled(x: Tensor, rest: tuple[Any, ...]) -> _Unrolled:
+    """torch's arguments: (x, state, weights, biases, layers, dropout, training, both ways, batch first), or, packed,
+    (x, counts, state, weights, biases, layers, dropout, training, both ways)."""
+    packed = len(rest) == 8 and isinstance(rest[3], bool)
+    counts = rest[0].tolist() if packed else None
+    state, weights, biases, layers, _, _, both, *last = rest[packed:]
+    batch_first = bool(last and last[0])
+    states = tuple(state) if isinstance(state, (tuple, list)) else (state,)
     x = x.transpose(0, 1) if batch_first else x
-    ways, per, last = 1 + both, 4 if biases else 2, []
-    for layer in range(layers):
+    return _Unrolled(x, counts, states, weights, 4 if biases else 2, layers, 1 + both, batch_first)
+
+
+def _recurrent(run: _Unrolled, step: Callable[..., Any]) -> Any:
+    """Every layer and direction, step by step: the outputs, and the last states."""
+    x, last = run.x, []
+    for layer in range(run.layers):
         outputs = []
-        for way in range(ways):
-            i = layer * ways + way
-            w_in, w_state, *bias = weights[i * per : (i + 1) * per]
-            b_in, b_state = bias or (None, None)
-            gates = F.linear(x.flip(0) if way else x, w_in, b_in)
-            states, seen = tuple(s[i] for s in state), []
-            for gate in gates.unbind(0):
-                states = step(gate, *states, w_state, b_state)
-                seen.append(states[0])
-            out = torch.stack(seen)
-            outputs.append(out.flip(0) if way else out)
+        for way in range(run.ways):
+            i = layer * run.ways + way
+            out, states = _one_way(
+                run, x, run.weights[i * run.per : (i + 1) * run.per], [s[i] for s in run.state], way, step
+            )
+            outputs.append(out)
             last.append(states)
         x = torch.cat(outputs, -1)
-    return (x.transpose(0, 1) if batch_first else x), tuple(torch.stack(s) for s in zip(*last, strict=True))
+    return (x.transpose(0, 1) if run.batch_first else x), tuple(torch.stack(s) for s in zip(*last, strict=True))
+
+
+def _one_way(run: _Unrolled, x: Tensor, weights: Any, states: Any, way: int, step: Callable[..., Any]) -> Any:
+    w_in, w_state, *bias = weights
+    b_in, b_state = bias or (None, None)
+    gates = F.linear(x, w_in, b_in)
+    each = list(gates.unbind(0) if run.counts is None else torch.split(gates, run.counts))
+    seen = []
+    for gate in reversed(each) if way else each:
+        n = len(gate)  # of packed sequences, the samples that are this long
+        new = step(gate, *(s[:n] for s in states), w_state, b_state)
+        states = [torch.cat([a, b[n:]]) if n < len(b) else a for a, b in zip(new, states, strict=True)]
+        seen.append(new[0])
+    seen = seen[::-1] if way else seen
+    return torch.stack(seen) if run.counts is None else torch.cat(seen), states
 
 
 def lstm_cell(x: Tensor, state: Any, w_in: Tensor, w_state: Tensor, b_in: Any = None, b_state: Any = None) -> Any:

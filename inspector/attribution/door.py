@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from inspector.attribution import explained
 from inspector.attribution.methods import Method, of_function
@@ -15,6 +16,7 @@ from inspector.attribution.places import known
 from inspector.attribution.question import Noise, Question
 from inspector.attribution.table import METHODS
 from inspector.attribution.targets import Target
+from inspector.hooks.capture import _bytes
 from inspector.records.samples import as_samples
 
 _COMMON: dict[str, Any] = {
@@ -48,6 +50,12 @@ def common_options(row: Method, name: str, options: dict[str, Any]) -> dict[str,
     return common
 
 
+def recorded(options: Mapping[str, Any], common: Mapping[str, Any], explain: Any) -> dict[str, Any]:
+    """What was asked for beyond the defaults, so that from the record the same can be asked again."""
+    noise = {} if common["noise"] is None else {key: common[key] for key in ("noise", "noise_samples", "noise_form")}
+    return {**options, **noise} | ({} if explain is None else {"explain": explain})
+
+
 def check_layer(row: Method, name: str, layer: Any, model: nn.Module) -> None:
     if layer is not None and row.explains == "input" and not row.helped:
         raise ValueError(f"{name} explains inputs, not layers; leave layer out, or take integrated_gradients or saliency")
@@ -64,11 +72,24 @@ def _likely_layer(model: nn.Module) -> str:
     return (convolutions or [name for name, _ in named][:-1] or [""])[-1]
 
 
+def _check_model(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is a {type(model).__name__}; give an nn.Module, such as a small one that calls your function"
+        )
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name!r} is not initialized yet; run the model once, so that explaining it changes nothing")
+        if parameter.is_meta:
+            raise ValueError(f"{name!r} is on the meta device and holds no numbers, so there is nothing to explain")
+
+
 def ask(model: nn.Module, inputs: Any, target: Any, common: Mapping[str, Any]) -> Question:
+    _check_model(model)
     samples = as_samples(inputs, target)
     if not len(samples):
         raise ValueError("inputs hold no sample (batch of 0); give at least one")
     with torch.inference_mode(False):
         own = explained.private(samples.inputs)
     noise = None if common["noise"] is None else Noise(common["noise"], common["noise_samples"], common["noise_form"])
-    return Question(model, samples, own, Target(target, samples), budget=common["budget"], noise=noise)
+    return Question(model, samples, own, Target(target, samples), budget=_bytes(common["budget"]) or 2**30, noise=noise)

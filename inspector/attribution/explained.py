@@ -39,8 +39,8 @@ def find(question: Question, explain: Any, layer: str | Site | None, *, lenient:
     found = [*_inputs(question, chosen), *found]
     if not found and not lenient:
         raise ValueError(
-            f"nothing to explain: {_there(leaves)} hold no floating numbers and reach no nn.Embedding as they are; name "
-            "the module that embeds them with layer=..."
+            f"nothing to explain: {_there(leaves)} hold no floating numbers and reach no nn.Embedding as they are; "
+            "give numbers as floats, or name the module that embeds ids with layer=..."
         )
     return found
 

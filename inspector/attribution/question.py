@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector import tensors
-from inspector.attribution.places import at, known, run_for, watch
+from inspector.attribution.places import at, batch_axis, known, run_for, watch
 from inspector.attribution.positions import Axes
 from inspector.attribution.targets import Target
 from inspector.hooks import edit
@@ -83,6 +83,7 @@ class Question:
     noise: Noise | None = None
     last: Tensor | None = None
     bytes_per_example: int = 0
+    neuron_axis: int | None = None  # which axis of the target's value is the batch, found at the first pass
 
     @property
     def size(self) -> int:
@@ -176,11 +177,17 @@ class Question:
             return self._at_neuron(known(self.model, neuron.site), placed, rows)
 
     def _at_neuron(self, site: Site, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Tensor:
+        """The value at the target's site, batch axis first."""
         seen = watch(self.model, [site.path], lambda: self.run(placed, rows), (site.kind,))
-        _, value, _ = at(seen, site)
-        if value.dim() == 0 or value.shape[0] != len(rows):
-            raise ValueError(f"{site} has no batch axis first, so one unit of each sample cannot be read there")
-        return value
+        found, value, module = at(seen, site)
+        if self.neuron_axis is None:
+            self.neuron_axis = batch_axis(module, found, value, len(rows), lambda n: self._neuron_again(site, n))
+        return value.movedim(self.neuron_axis, 0)
+
+    def _neuron_again(self, site: Site, n: int) -> Tensor:
+        with torch.no_grad():
+            rows = torch.arange(n) % self.size
+            return at(watch(self.model, [site.path], lambda: self.run({}, rows), (site.kind,)), site)[1]
 
 
 def expand(inputs: Any, rows: Tensor, size: int, placed: Mapping[Leaf, Tensor]) -> Any:
