@@ -176,7 +176,8 @@ def main():
     print(table(head, list(rows(model, samples))), flush=True)
     if not given.no_whole:
         found, seconds = whole(model, samples)
-        print(f"\n{len(EIGHT_METHODS)} methods by {len(EIGHT_METRICS)} metrics on {given.samples} digits: {seconds:.1f} s\n{found}")
+        size = f"{len(EIGHT_METHODS)} methods by {len(EIGHT_METRICS)} metrics on {given.samples} digits"
+        print(f"\n{size}: {seconds:.1f} s\n{found}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from inspector import METHODS, Attribution, Neuron, Samples, attribute
-from inspector.metrics import METRICS, forward, score
+from inspector.metrics import METRICS, compare, forward, score
 from inspector.metrics.baselines import base_tensors
 from inspector.metrics.explaining import explainer
 from inspector.metrics.surface import surface
@@ -215,6 +215,39 @@ def test_several_inputs_are_removed_each_by_its_own_positions():
     ordered = torch.cat(list(values.values()), 1).sort(1, descending=True).values
     wanted = ordered.sum(1, keepdim=True) - torch.cat([torch.zeros(N, 1), ordered.cumsum(1)], 1)
     torch.testing.assert_close(curve.y, wanted, atol=1e-5, rtol=1e-5)
+
+
+class Gate(nn.Module):
+    """Three inputs of one shape, so that only what was asked for tells them apart."""
+
+    def forward(self, a, b, c):
+        return torch.stack([a.sum(1) + (3 * b * c).sum(1).tanh(), b.sum(1)], 1)
+
+
+@pytest.mark.parametrize("explain", [0, 1, [1, 2]])
+def test_the_input_that_was_asked_for_is_the_one_that_is_removed_and_moved(explain):
+    model, inputs = Gate(), tuple(torch.randn(N, 3) for _ in range(3))
+    attribution = attribute(model, inputs, target=0, method="input_x_gradient", explain=explain)
+    wanted = explain if isinstance(explain, list) else [explain]
+    assert [area.leaf for area in surface(attribution).areas] == [(key,) for key in wanted]
+    base = [torch.zeros_like(x) if i in wanted else x for i, x in enumerate(inputs)]
+    curve = METRICS["deletion"](model, attribution, baseline="zero")
+    torch.testing.assert_close(curve.y[:, -1], model(*base)[:, 0])
+    assert METRICS["max_sensitivity"](model, attribution).max() < 3
+    found = compare(model, inputs, target=0, methods=("saliency",), metrics=("deletion",), explain=explain)
+    for label in found.labels:
+        assert [area.leaf for area in surface(found.attributions[label]).areas] == [(key,) for key in wanted]
+
+
+def test_a_mask_of_integers_is_not_mistaken_for_the_ids():
+    class Masked(slow.TokenModel):
+        def forward(self, mask, ids):
+            return super().forward(ids * mask)
+
+    mask, ids = torch.ones(N, 8, dtype=torch.long), torch.randint(1, 11, (N, 8))
+    ids[0, 0] = 7
+    by_hand = made(torch.randn(N, 8, 6), Samples((mask, ids)), (1,))
+    assert [area.leaf for area in surface(by_hand).areas] == [(1,)]
 
 
 def test_a_layers_coarse_map_is_judged_on_the_inputs_pixels():

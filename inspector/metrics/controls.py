@@ -39,8 +39,8 @@ def _control(name: str, areas: tuple[Area, ...], draw: Draw) -> Explain:
         inputs = dict(walk(samples.inputs))
         maps = tuple(draw(inputs[area.leaf].detach(), area) for area in areas)
         axes = tuple(tuple(range(1, m.dim())) for m in maps)
-        alone = len(maps) == 1
-        return Attribution(maps[0] if alone else maps, samples, target, name, axes=axes[0] if alone else axes)
+        alone, asked = len(maps) == 1, {"explain": [area.leaf for area in areas]} if areas[0].leaf else {}
+        return Attribution(maps[0] if alone else maps, samples, target, name, axes=axes[0] if alone else axes, options=asked)
 
     return explain
 

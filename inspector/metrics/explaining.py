@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from inspector.attribution import METHODS, attribute
 from inspector.metrics.forward import asked, copies_at_once, repeat
-from inspector.metrics.surface import surface
 from inspector.records import Attribution, Samples
 from inspector.tensors import rebuild, walk
 
@@ -32,17 +31,9 @@ def again(attribution: Attribution) -> Explain:
         method=attribution.method,
         layer=attribution.layer,
         baselines=attribution.baselines,
-        explain=_explained_inputs(attribution),
         axes=attribution.axes,
         **attribution.options,
     )
-
-
-def _explained_inputs(attribution: Attribution) -> list[int | str] | None:
-    """Which of several inputs were explained, told by where the map lies."""
-    if attribution.layer is not None or isinstance(attribution.samples.inputs, Tensor):
-        return None
-    return [area.leaf[0] for area in surface(attribution).areas]
 
 
 def explainer(size: int, *, baselines: Any = None, **options: Any) -> Explain:

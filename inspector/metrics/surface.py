@@ -7,7 +7,7 @@ few forward passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -134,9 +134,9 @@ def _areas(attribution: Attribution, heat: Tensor) -> Iterator[Area]:
 
 def _explained(attribution: Attribution, heat: Tensor) -> Iterator[tuple[Leaf, tuple[int, ...]]]:
     """The inputs that the map is about, each with the axes that are its positions."""
-    free = {leaf: t for leaf, t in walk(attribution.samples.inputs) if t.dim() and t.dtype != torch.bool}
+    free, named = _candidates(attribution), isinstance(attribution.values, Mapping) or "explain" not in attribution.options
     for leaf, sizes in _position_sizes(attribution, heat):
-        wanted = {leaf: free[leaf]} if leaf in free and leaf else free
+        wanted = {leaf: free[leaf]} if named and leaf in free else free
         found = [(name, axes) for name, tensor in wanted.items() if (axes := axes_of(tensor, sizes)) is not None]
         if not found:
             raise ValueError(f"{attribution.method} has positions {sizes}, which no input of the samples has")
@@ -144,13 +144,25 @@ def _explained(attribution: Attribution, heat: Tensor) -> Iterator[tuple[Leaf, t
         yield found[0]
 
 
+def _candidates(attribution: Attribution) -> dict[Leaf, Tensor]:
+    """The inputs that may have been explained, likeliest first: those asked for; else floating ones, then ids, then what
+    holds nothing but 0 and 1 and so is rather a mask."""
+    inputs = {leaf: t for leaf, t in walk(attribution.samples.inputs) if t.dim() and t.dtype != torch.bool}
+    asked = attribution.options.get("explain")
+    keys = list(asked) if isinstance(asked, (list, tuple, set)) else [asked]
+    chosen = {leaf: t for leaf, t in inputs.items() if leaf in keys or (leaf and leaf[0] in keys)}
+    if chosen:
+        return chosen
+    return dict(
+        sorted(inputs.items(), key=lambda item: 0 if item[1].is_floating_point() else 1 + bool((item[1] <= 1).all()))
+    )
+
+
 def _position_sizes(attribution: Attribution, heat: Tensor) -> list[tuple[Leaf, tuple[int, ...]]]:
     """How many positions each part of the map has along each of its axes, under the name it has in the values."""
     values = list(walk(attribution.values))
     if attribution.layer is not None or len(values) == 1:
-        named = attribution.options.get("explain")
-        leaf = values[0][0] or ((named,) if isinstance(named, (str, int)) else ())
-        return [(leaf, tuple(heat.shape[1:]))]
+        return [(values[0][0], tuple(heat.shape[1:]))]
     axes = [item for _, item in parts(attribution.axes)]
     return [(leaf, tuple(t.shape[axis] for axis in own)) for (leaf, t), own in zip(values, axes, strict=True)]
 
