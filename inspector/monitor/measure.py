@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from inspector.monitor.arrival import Array
-from inspector.monitor.table import Entry, Table, Ticket, flat
+from inspector.monitor.table import Entry, Table, flat
 from inspector.monitor.units import Units
 
 
@@ -31,7 +31,7 @@ class Step(NamedTuple):
     """What one step measured, on its way to the host."""
 
     step: int
-    tickets: dict[torch.device, Ticket]
+    tickets: dict[Any, Any]  # device -> Ticket, and what reads like one
     calls: list[Call]
     dropped: set[str]  # kinds that mean nothing in this step: a GradScaler threw its gradients away
 
@@ -95,7 +95,9 @@ class Measure:
         self.lean -= careful
 
     def flush(self, step: int) -> Step:
-        tickets = {device: table.flush() for device, table in self.tables.items() if table.used or table.extras}
+        tickets: dict[Any, Any] = {
+            device: table.flush() for device, table in self.tables.items() if table.used or table.extras
+        }
         flushed = Step(step, tickets, self.calls, self.dropped)
         self.calls, self.dropped = [], set()
         return flushed

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from inspector.hooks.select import Where, select
 from inspector.monitor.book import Book
 from inspector.monitor.diagnosis import as_rules
+from inspector.monitor.ingraph import is_compiled
 from inspector.monitor.parameters import named
 from inspector.monitor.rules import RULES, Rule
 from inspector.monitor.scalars import check
@@ -76,6 +77,11 @@ class Monitor:
 
     def start(self) -> Self:
         """Begin to measure. Raises LookupError or ValueError for what cannot be; afterwards nothing is raised."""
+        if "grad" in self.kinds and is_compiled(self.model):
+            raise ValueError(
+                "what='grad' is not supported in a compiled model yet, because gradient hooks do not trace; leave it out "
+                "(param_grad works), or run the model eagerly while you look"
+            )
         if self.session is not None:
             raise RuntimeError("this Monitor has run already; make another one, with resume= to continue its folder")
         book = Book(self.to, self.resume, self.rules, provenance(self.model) | self._about())

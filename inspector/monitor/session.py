@@ -12,10 +12,11 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
-from inspector.hooks.tap import mount
+from inspector.hooks.tap import mount, mount_traced
 from inspector.monitor.book import Book
 from inspector.monitor.boundary import Boundary
 from inspector.monitor.guard import Guard
+from inspector.monitor.ingraph import InGraph, hook_guards, is_compiled
 from inspector.monitor.measure import Measure, Step
 from inspector.monitor.parameters import Parameters, named
 from inspector.monitor.passing import Passing
@@ -52,6 +53,7 @@ class Session:
         self.flying: deque[Step] = deque()
         self.mounted: ExitStack | None = None
         self.dues: dict[int, bool] = {}
+        self.graph = InGraph(chosen, self.measure) if is_compiled(model) and "output" in kinds else None
         self.covered: set[int] = set()
         self.told: WeakSet[Optimizer] = WeakSet()
         self.sampled = -_SAMPLE_EVERY
@@ -62,6 +64,10 @@ class Session:
         """Begin after ``done`` steps."""
         self.boundary.count = done
         self.boundary.open()
+        if self.graph is not None:
+            self.mounted = ExitStack()
+            self.mounted.enter_context(hook_guards())
+            self.mounted.enter_context(mount_traced(self.chosen, self.graph.hooks()))
         self.skipped.open()
         self.began = time.perf_counter()
         self.guard(self._begin, done + 1)
@@ -104,6 +110,9 @@ class Session:
         if self.measure.sampling:
             self.sampled = step
         self.passing.begin_step()
+        if self.graph is not None:
+            self.graph.begin_step()
+            return
         if due and self.mounted is None and {"output", "grad"} & set(self.kinds):
             self.mounted = ExitStack()
             self.mounted.enter_context(mount(self.chosen, enter=self.passing.enter, leave=self.passing.leave))
@@ -152,6 +161,8 @@ class Session:
             self.skipped.count = 0
         if due:
             self.flying.append(self.measure.flush(step))
+            if self.graph is not None:
+                self.flying[-1].tickets["graph"] = self.graph.flush()
             self.scalars.send()
         self._receive(wait=False)
         self._clock(due)

@@ -89,7 +89,13 @@ def _finding(history: History, kind: str, name: str, step: int) -> Finding:
 
 def _unborn(history: History, step: int) -> Finding:
     """Something is not finite, and no measured call made it out of finite inputs."""
-    if _bad(history, "output", step):
+    if _bad(history, "output", step) and not _at(history, "output", "born", step):
+        name = _bad(history, "output", step)[0]
+        message = (
+            f"outputs have NaN or Inf, among them {name or 'the model'}'s; which came first is not known in a compiled model"
+        )
+        advice = "Run this step eagerly (torch.compiler.set_stance('force_eager')), which names the module."
+    elif _bad(history, "output", step):
         message, name = "the model's inputs (or a buffer) already hold NaN or Inf", _bad(history, "output", step)[0]
         advice = "Check the data of this step."
     else:

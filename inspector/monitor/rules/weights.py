@@ -15,8 +15,10 @@ _CS231N = "cs231n: updates of about a thousandth of the weights; AWS SageMaker D
 def update_ratio(history: History) -> Iterator[Finding]:
     """A step moves a weight by more than a tenth of its size, or by less than a millionth, look after look."""
     grid = history.stats.grid("update", "ratio")
-    from_the_start = [bool(there) for there in grid.present[:, 0]] if len(grid.steps) else []
-    grown = {name for name, there in zip(grid.names, from_the_start, strict=True) if there}  # the others began at zero
+    if not len(grid.steps):
+        return
+    began = grid.present[:, 0].tolist()  # the others began at zero
+    grown = {name for name, there in zip(grid.names, began, strict=True) if there}
     settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
     reached = set(history.stats.grid("param_grad", "n").names) or weights(history)
     high = list(lasting(grid, grid.values > 0.1, 2, weights(history) & grown))
