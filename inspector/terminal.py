@@ -23,7 +23,7 @@ from inspector.tensors import run
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TASKS = ("digits", "digit_rows", "planted_patches", "planted_steps", "planted_words")
-FEW = 8  # samples where none were named
+FEW = 12  # samples where none were named
 
 _TASK = re.compile(r"(\w+)(?::(\d+)(?:-(\d+))?)?")
 _MODELS = f"{', '.join(shipped.MODELS)}, torchvision:NAME or package.module:factory"

@@ -194,6 +194,8 @@ def marked_records():
     attribution = made.image_attribution(n=2)
     text = made.token_attribution(words=words)
     comparison = made.comparison_of(lambda seed: made.token_attribution(words=words), labels=("a", "random"))
+    settings = {"methods": {"a": {"baselines": str(torch.full((2,), MARKED))}}, "seed": 0}
+    comparison = replace(comparison, settings=settings)
     baseline = replace(made.row_attribution(), baselines=torch.full((1, 18), MARKED))
     return [store, store["0"], attribution, text, comparison, baseline, Samples(image), history(), assessment()]
 

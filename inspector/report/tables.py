@@ -59,7 +59,7 @@ def attribution(record: Attribution, private: bool = False) -> Iterator[Table]:
         ["layer", record.layer or "the input"],
         ["samples", str(len(record.samples))],
         ["values", ", ".join(shape_text(t) for _, t in walk(record.values))],
-        ["options", ", ".join(f"{k} = {_option(v)}" for k, v in record.options.items()) or "none"],
+        ["options", "" if private else ", ".join(f"{k} = {_option(v)}" for k, v in record.options.items()) or "none"],
         ["baseline", "the method's own" if record.baselines is None else _option(record.baselines)],
         ["largest |delta|", "not claimed by this method" if record.delta is None else _largest(record.delta)],
         ["cost", _cost(record.cost)],
@@ -88,8 +88,10 @@ def comparison(record: Comparison, private: bool = False) -> Iterator[Table]:
     head = ["method", "forward", "backward", "examples", "seconds"]
     rows = [[k, str(c.forwards), str(c.backwards), str(c.examples), f"{c.seconds:.2f}"] for k, c in record.cost.items()]
     yield Table("Cost", head, rows, _right(head))
-    if record.settings:
-        yield Table("Settings", ["", "value"], [[k, _option(v)] for k, v in record.settings.items()])
+    hidden = ("methods",) if private else ()  # options in words can hold a baseline that is somebody's data
+    settings = [[k, _option(v)] for k, v in record.settings.items() if k not in hidden]
+    if settings:
+        yield Table("Settings", ["", "value"], settings)
 
 
 def store(record: Store, private: bool = False) -> Iterator[Table]:
