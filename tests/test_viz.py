@@ -66,8 +66,24 @@ def test_every_noun_has_a_picture_that_is_drawn_without_a_warning_and_says_what_
 
 
 def test_no_words_overlap_or_leave_any_picture(drawn):
+    assert_words_keep_apart(drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0.45, 1.5])
+@pytest.mark.parametrize("name", ["store", "image", "images compared", "history", "assessment", "rows"])
+def test_no_words_overlap_at_another_size(name, factor):
+    natural = show(RECORDS[name]()).get_size_inches()
+    canvas = FigureCanvasAgg(show(RECORDS[name](), figsize=tuple(natural * factor)))
+    assert tuple(canvas.figure.get_size_inches()) == pytest.approx(tuple(natural * factor))
+    canvas.draw()
+    assert_words_keep_apart(canvas)
+
+
+def assert_words_keep_apart(drawn):
     wide, high = drawn.figure.bbox.width, drawn.figure.bbox.height
-    boxes = [(text.get_text(), text.get_window_extent(drawn.get_renderer())) for text in words_of(drawn.figure)]
+    with drawn.figure._shrunk():
+        boxes = [(text.get_text(), text.get_window_extent(drawn.get_renderer())) for text in words_of(drawn.figure)]
     for i, (one, a) in enumerate(boxes):
         assert min(a.x0, a.y0) >= -2, f"{one!r} is cut off"
         assert a.x1 <= wide + 2, f"{one!r} is cut off"
@@ -428,6 +444,20 @@ def test_what_has_no_picture_is_refused_with_what_has():
         show(made.history(), made.assessment())
 
 
+def test_drawing_small_leaves_the_words_as_they_were():
+    figure = show(made.image_attribution(1), figsize=(3, 1.2))
+    before = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text)]
+    figure.png(dpi=40)
+    figure.png(dpi=40)
+    assert [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text)][: len(before)] == before
+
+
 def test_a_scale_prints_its_group():
     assert "over 6 samples" in str(Scale(-1.0, 1.0, "99th percentile of |a|", "6 samples"))
     assert isinstance(show(torch.ones(2, 2)), Figure)
+
+
+def test_words_shrink_with_a_small_figure_so_that_none_overlap():
+    canvas = FigureCanvasAgg(show(made.image_attribution(), figsize=(5, 2.9)))
+    canvas.draw()
+    assert_words_keep_apart(canvas)

@@ -314,3 +314,16 @@ def test_records_that_have_no_common_picture_are_refused():
         show(made.store(), made.store(), made.store())
     with pytest.raises(ValueError, match="empty"):
         show({})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["", "import matplotlib.pyplot", "%matplotlib inline"])
+def test_a_notebook_shows_a_picture_exactly_once_and_only_where_it_is_asked(before):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    cells = [before, "import torch\nfrom inspector import show", "kept = show(torch.eye(3))", "show(torch.eye(3))"]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(book, timeout=300, kernel_name="python3").execute()
+    shown = [[out.get("data", {}) for out in cell.outputs] for cell in book.cells]
+    assert not any("image/png" in data for outputs in shown[:3] for data in outputs)
+    assert ["image/png" in data for data in shown[3]] == [True]

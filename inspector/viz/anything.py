@@ -17,7 +17,7 @@ from inspector.viz.scales import array, colour_bar, sequential
 def tensor_figure(tensor: Tensor, *, title: str = "", axes: tuple[str, str] | None = None, **figure: Any) -> Figure:
     """One figure for a tensor of any shape: nothing is refused but the empty one, which is said."""
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", (6.2, 3.8)), **figure)
+        drawn = Figure(natural=(6.2, 3.8), **figure)
         mappable = plot_tensor(tensor, ax=drawn.add_subplot(), axes=axes)
         if mappable is not None:
             scale = sequential(tensor)

@@ -28,7 +28,7 @@ def show_assessment(assessment: Assessment, *more: Assessment, **figure: Any) ->
     found = [f"! {disparity}" for disparity in assessment.disparities[:4]]
     size = (side + 4.6, side + sum(below) + 1.4 + 0.2 * len(found))
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", size), **figure)
+        drawn = Figure(natural=size, **figure)
         grid = GridSpec(1 + len(below), 2, figure=drawn, height_ratios=[side, *below], width_ratios=[side + 0.8, 3.6])
         plot_confusion(assessment, ax=drawn.add_subplot(grid[0, 0]))
         plot_classes(assessment, ax=drawn.add_subplot(grid[0, 1]))
@@ -151,7 +151,7 @@ def _several(assessments: list[Assessment], options: dict[str, Any]) -> Figure:
         f"{i + 1}: {a.name or 'assessment'} (n = {a.n:,})": _with_interval(a, "accuracy") for i, a in enumerate(assessments)
     }
     with styled():
-        figure = Figure(figsize=options.pop("figsize", (6.4, 0.32 * len(rows) + 1.5)), **options)
+        figure = Figure(natural=(6.4, 0.32 * len(rows) + 1.5), **options)
         plot_intervals(rows, ax=figure.add_subplot(), title="accuracy")
     figure.head(f"{len(rows)} assessments")
     figure.foot("Whiskers: 95% interval.")

@@ -127,26 +127,24 @@ def attention_figure(
     as axes, and every head beside it. layers: (heads, queries, sources) each."""
     values = {name: array(weights) for name, weights in layers.items()}
     scale = sequential(list(values.values()), over="all heads of all layers shown")
-    heads = min(max(len(w) for w in values.values()), MOST_HEADS)
-    rows = min(len(values), MOST_LAYERS)
-    beside = min(max(1.0 * heads, 1.6), 9.0)
+    beside = min(max(1.0 * min(max(len(w) for w in values.values()), MOST_HEADS), 1.6), 9.0)
+    heights = [max(3.4, 0.9 * min(len(values), MOST_LAYERS) + 1.0)] + [1.5] * (patches is not None)
     with styled():
-        size = (4.6 + beside, max(3.4, 0.9 * rows + 1.6) + 1.9 * (patches is not None))
-        drawn = Figure(figsize=figure.pop("figsize", size), **figure)
-        ratios = [max(3.4, 0.9 * rows + 1.0)] + [1.5] * (patches is not None)
-        place = drawn.add_gridspec(len(ratios), 2, width_ratios=[4.0, beside], height_ratios=ratios)
-        left = drawn.add_subplot(place[0, 0])
-        whole, word = _whole(values)
-        image = plot_attention(whole, tokens=tokens, ax=left, title=word)
-        colour_bar(left, image, sequential(whole))
+        drawn = Figure(natural=(4.6 + beside, sum(heights) + 0.8), **figure)
+        place = drawn.add_gridspec(len(heights), 2, width_ratios=[4.0, beside], height_ratios=heights)
+        _draw_whole(drawn.add_subplot(place[0, 0]), values, tokens)
         right = drawn.add_subplot(place[0, 1])
         colour_bar(right, plot_heads(layers, scale=scale, ax=right)[0], scale)
         if patches is not None:
-            last = drawn.add_subplot(place[1, :])
-            plot_patches(list(values.values())[-1], patches, query=query, ax=last)
+            plot_patches(list(values.values())[-1], patches, query=query, ax=drawn.add_subplot(place[1, :]))
     drawn.head(title, _facts(values))
     drawn.foot(f"Heads: {scale}.", "Attention says where a layer reads from, not what made the model decide.")
     return drawn
+
+
+def _draw_whole(ax: Axes, values: Mapping[str, Array], tokens: Sequence[str] | None) -> None:
+    whole, word = _whole(values)
+    colour_bar(ax, plot_attention(whole, tokens=tokens, ax=ax, title=word), sequential(whole))
 
 
 def _whole(values: Mapping[str, Array]) -> tuple[Array, str]:

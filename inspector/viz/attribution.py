@@ -58,7 +58,7 @@ def _lanes(
     assert piece.input is not None
     tall = 0.62 * piece.input.shape[2] + 0.5
     with styled():
-        figure = Figure(figsize=options.pop("figsize", (8.0, tall * shown + 1.4)), **options)
+        figure = Figure(natural=(8.0, tall * shown + 1.4), **options)
         axes = [figure.add_subplot(shown, 1, i + 1) for i in range(shown)]
         for i, ax in enumerate(axes):
             valid = valid_of(attribution.samples, i, piece.input.shape[1])
@@ -78,7 +78,7 @@ def _heat_maps(
     steps = piece.input.shape[1]
     names = attribution.samples.names.get("features")
     with styled():
-        figure = Figure(figsize=options.pop("figsize", (2.6 * shown + 1.6, 5.2)), **options)
+        figure = Figure(natural=(2.6 * shown + 1.6, 5.2), **options)
         grid = GridSpec(2, shown, figure=figure, height_ratios=[1, 1 if values.dim() == 3 else 0.25])
         tops = [figure.add_subplot(grid[0, i]) for i in range(shown)]
         lows = [figure.add_subplot(grid[1, i], sharex=tops[i]) for i in range(shown)]
@@ -117,7 +117,7 @@ def _tokens(attribution: Attribution, piece: Piece, shown: int, options: dict[st
     texts = [unpadded(tokens_of(attribution.samples, i, length), valid[i]) for i in range(shown)]
     lines = [lines_of(words, columns) for words in texts]
     with styled():
-        figure = Figure(figsize=options.pop("figsize", (8.6, sum(lines) * 0.36 + 0.42 * shown + 1.3)), **options)
+        figure = Figure(natural=(8.6, sum(lines) * 0.36 + 0.42 * shown + 1.3), **options)
         grid = GridSpec(shown, 1, figure=figure, height_ratios=[n * LINE + 0.5 for n in lines])
         for i, words in enumerate(texts):
             ax = figure.add_subplot(grid[i])
@@ -141,7 +141,7 @@ def _rows(attribution: Attribution, piece: Piece, shown: int, options: dict[str,
     tall = -(-shown // wide)
     with styled():
         height = (0.24 * (top + 1) + 0.75) * tall + 0.9
-        figure = Figure(figsize=options.pop("figsize", (4.6 * wide, height)), **options)
+        figure = Figure(natural=(4.6 * wide, height), **options)
         for i in range(shown):
             ax = figure.add_subplot(tall, wide, i + 1)
             given = piece.input[i] if piece.input is not None and piece.input.shape == piece.heat.shape else None

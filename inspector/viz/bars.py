@@ -80,15 +80,8 @@ def plot_intervals(
     for instance the random control. Returns the dots."""
     ax = canvas(ax, (3, 0.28 * len(rows) + 0.6))
     dots: list[Any] = []
-    for y, (name, (middle, low, high)) in enumerate(rows.items()):
-        colour = (colours or {}).get(name, COLOURS[0])
-        if middle != middle:
-            ax.text(
-                0.5, y, "not defined", transform=ax.get_yaxis_transform(), ha="center", va="center", color=MUTED, size=SMALL
-            )
-            continue
-        ax.plot([low, high], [y, y], color=colour, lw=2.2, alpha=0.45, solid_capstyle="butt")
-        dots += ax.plot([middle], [y], "o", color=colour, ms=4.5)
+    for y, (name, interval) in enumerate(rows.items()):
+        dots += _whisker(ax, y, interval, (colours or {}).get(name, COLOURS[0]))
     if reference is not None and reference == reference:
         ax.axvline(reference, color=MUTED, lw=0.9, ls=(0, (4, 2)), zorder=0)
     if bounds:
@@ -100,3 +93,13 @@ def plot_intervals(
     ax.tick_params(axis="y", length=0)
     ax.set_title(title)
     return dots
+
+
+def _whisker(ax: Axes, y: int, interval: tuple[float, float, float], colour: str) -> list[Any]:
+    middle, low, high = interval
+    if middle != middle:
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": MUTED, "size": SMALL}
+        ax.text(0.5, y, "not defined", transform=ax.get_yaxis_transform(), **style)
+        return []
+    ax.plot([low, high], [y, y], color=colour, lw=2.2, alpha=0.45, solid_capstyle="butt")
+    return list(ax.plot([middle], [y], "o", color=colour, ms=4.5))

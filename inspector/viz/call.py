@@ -60,7 +60,7 @@ def _maps(call: Call, kind: Kind, tensor: Tensor, sample: int, options: dict[str
     maps = tensor[sample]
     scale = sequential(maps, over=f"{len(maps)} maps")
     with styled():
-        drawn = Figure(figsize=options.pop("figsize", (7.0, 5.0)), **options)
+        drawn = Figure(natural=(7.0, 5.0), **options)
         ax = drawn.add_subplot()
         colour_bar(ax, plot_mosaic(maps, ax=ax, scale=scale), scale)
     drawn.head(_title(call, kind, sample), _facts(tensor))
@@ -73,7 +73,7 @@ def _states(call: Call, kind: Kind, tensor: Tensor, sample: int, options: dict[s
     scale = signed(states, over="this sample")
     with styled():
         tall = min(max(0.05 * states.shape[1], 1.8), 6.0)
-        drawn = Figure(figsize=options.pop("figsize", (7.6, tall + 1.3)), **options)
+        drawn = Figure(natural=(7.6, tall + 1.3), **options)
         ax = drawn.add_subplot()
         colour_bar(ax, plot_steps(states, scale=scale, ax=ax), scale)
         grey_axis(ax)

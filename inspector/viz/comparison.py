@@ -82,7 +82,7 @@ def _compose(
     heights = [grid_height(maps)] * grid + [_LEGEND * (1 + (len(comparison.labels) - 1) // 4)] * bool(rows)
     heights += [0.75 + 0.21 * len(comparison.labels) if i == 0 else 2.3 for i in range(len(rows))]
     size = (9.8, sum(heights) + 1.2 + 0.18 * len(_alarms(comparison)))
-    figure = Figure(figsize=options.pop("figsize", size), **options)
+    figure = Figure(natural=size, **options)
     outer = GridSpec(len(heights), 1, figure=figure, height_ratios=heights)
     if grid:
         draw_grid(maps, figure, outer[0])

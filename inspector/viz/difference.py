@@ -52,7 +52,7 @@ def show_difference(first: Store, second: Store, *rest: Store, **figure: Any) ->
     found = differences(first, second)
     with styled():
         tall = 0.2 * len(found) if len(found) <= NAMED else 2.6
-        drawn = Figure(figsize=figure.pop("figsize", (7.4, tall + 1.9)), **figure)
+        drawn = Figure(natural=(7.4, tall + 1.9), **figure)
         plot_differences(found, ax=drawn.add_subplot())
     same = sum(d.relative == 0 for d in found)
     parted = next((d.name for d in found if d.relative > 0 or d.why), None)

@@ -20,6 +20,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 INK, MUTED, FAINT, ALARM = "#1f2328", "#656d76", "#d8dee4", "#b35900"
@@ -120,9 +121,15 @@ def panel(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib figure with a head (title, facts, alarms) and a foot (scales, doubts) that never meet the axes."""
+    """A matplotlib figure with a head (title, facts, alarms) and a foot (scales, doubts) that never meet the axes.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    ``natural``: the size in inches that its words were set for; in a smaller figure they shrink with it.
+    """
+
+    def __init__(self, *args: Any, natural: tuple[float, float] | None = None, **kwargs: Any) -> None:
+        self._natural = natural
+        if natural is not None and not args:
+            kwargs = {"figsize": natural, **kwargs}
         with styled():
             super().__init__(*args, **{"dpi": 110, "layout": "constrained", "facecolor": "white", **kwargs})
             self._title = self._line("", TITLE, INK, weight="bold")
@@ -149,30 +156,64 @@ class Figure(matplotlib.figure.Figure):
         """Head and foot as they were given, before they are wrapped."""
         return "\n".join(filter(None, self._words.values()))
 
+    @property
+    def shrink(self) -> float:
+        """How much smaller the figure is than what its words were set for; 1 where it is not."""
+        if self._natural is None:
+            return 1.0
+        return float(min(1.0, *(self.get_size_inches() / np.array(self._natural))))
+
+    @contextmanager
+    def _shrunk(self) -> Iterator[None]:
+        """Words, lines and marks as small as the figure asks, for the time of a drawing."""
+        k = self.shrink
+        if k > 0.98:
+            yield
+            return
+        for ax in self.axes:
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.get_majorticklabels()  # makes the ticks, so that they are found below
+        sizes = [(text, float(text.get_fontsize())) for text in self.findobj(Text)]
+        widths = [(line, line.get_linewidth(), line.get_markersize()) for line in self.findobj(Line2D)]
+        _resize(sizes, widths, k)
+        try:
+            yield
+        finally:
+            known = {id(text) for text, _ in sizes}
+            late = [(text, float(text.get_fontsize()) / k) for text in self.findobj(Text) if id(text) not in known]
+            _resize([*sizes, *late], widths, 1.0)
+
+    def get_tightbbox(self, *args: Any, **kwargs: Any) -> Any:
+        """As in matplotlib, of the words at the size in which they are drawn."""
+        with self._shrunk():
+            return super().get_tightbbox(*args, **kwargs)
+
     def _arrange(self) -> None:
         """Wrap head and foot to the present width and leave the axes what remains."""
         width, height = self.get_size_inches()
+        margin = _MARGIN * self.shrink
         for text, words in self._words.items():
-            text.set_text(_wrap(words, width - 2 * _MARGIN, float(text.get_fontsize())))
-        top = _MARGIN if self._words[self._title] else 0.0
+            text.set_text(_wrap(words, width - 2 * margin, float(text.get_fontsize())))
+        top = margin if self._words[self._title] else 0.0
         for text in (self._title, self._facts, self._alarms):
-            text.set_position((_MARGIN / width, 1 - top / height))
+            text.set_position((margin / width, 1 - top / height))
             top += _tall(text)
-        top += 0.6 * _MARGIN if top else 0.0
+        top += 0.6 * margin if top else 0.0
         bottom = _tall(self._foot)
-        self._foot.set_position((_MARGIN / width, (bottom + 0.4 * _MARGIN) / height))
-        below = (bottom + 0.5 * _MARGIN) / height if bottom else 0.0
+        self._foot.set_position((margin / width, (bottom + 0.4 * margin) / height))
+        below = (bottom + 0.5 * margin) / height if bottom else 0.0
         room = max(1 - below - top / height, 0.05)
         engine = self.get_layout_engine()
         if isinstance(engine, ConstrainedLayoutEngine):
-            engine.set(rect=(0, below, 1 - 0.5 * _MARGIN / width, room), w_pad=0.07, h_pad=0.07)
+            engine.set(rect=(0, below, 1 - 0.5 * margin / width, room), w_pad=0.5 * margin, h_pad=0.5 * margin)
 
     def draw(self, renderer: Any) -> None:
         """Draw in the one style; glyphs that no font here has are boxes, not warnings."""
         with styled(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-            self._arrange()
-            super().draw(renderer)
+            with self._shrunk():
+                self._arrange()
+                super().draw(renderer)
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """As in matplotlib; 200 dots an inch unless told, text stays text in PDF and SVG."""
@@ -225,6 +266,13 @@ def shorten(name: str, length: int = 34) -> str:
 def _wrap(words: str, width: float, size: float) -> str:
     characters = max(int(width * 72 / (0.56 * size)), 8)
     return "\n".join(line for words_ in words.split("\n") for line in textwrap.wrap(words_, characters) or [""])
+
+
+def _resize(sizes: list[tuple[Text, float]], widths: list[tuple[Line2D, float, float]], k: float) -> None:
+    for text, size in sizes:
+        text.set_fontsize(size * k)
+    for line, width, marker in widths:
+        line.set(linewidth=width * k, markersize=marker * k)
 
 
 def _tall(text: Text) -> float:

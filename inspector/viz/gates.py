@@ -66,7 +66,7 @@ def gates_figure(
     first = next(iter(gates.values()))
     rows = len(gates) + 1 + (signal is not None)
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", (8.4, 1.35 * rows + 0.9)), **figure)
+        drawn = Figure(natural=(8.4, 1.35 * rows + 0.9), **figure)
         axes = list(drawn.subplots(rows, 1, sharex=True))
         if signal is not None:
             _signal(axes[0], array(signal))

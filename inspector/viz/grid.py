@@ -57,7 +57,7 @@ def show_attributions(
     rows = Rows(attributions, (), min(samples, count), scale)
     with styled():
         size = (9.8, grid_height(rows) + 1.2)
-        drawn = Figure(figsize=figure.pop("figsize", size), **figure)
+        drawn = Figure(natural=size, **figure)
         draw_grid(rows, drawn, drawn.add_gridspec(1, 1)[0])
     target = target_of(rows.first)
     some = f"{rows.shown} of {count} samples shown" if rows.shown < count else f"{count} samples"

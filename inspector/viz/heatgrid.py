@@ -54,7 +54,7 @@ def _draw(attribution: Attribution, samples: list[dict[str, Array]], scale: Scal
     tall = tallness([pixels for cells in samples for pixels in cells.values()])
     cell = min(2.0, 8.2 / len(columns)) if across else 2.0
     size = (cell * len(columns) + 2.2, cell * tall * len(rows) + (1.9 if across else 1.3))
-    figure = Figure(figsize=options.pop("figsize", size), **options)
+    figure = Figure(natural=size, **options)
     board = Board(figure.add_subplot(), len(rows), len(columns), tall)
     for i, cells in enumerate(samples):
         for k, (word, pixels) in enumerate(cells.items()):

@@ -80,7 +80,7 @@ def _compose(history: History, groups: dict[str, Any], heat: list[tuple[str, str
     alarms = 0.2 * len(_alarms(history))
     extra = _flow(history.stats)
     ratios = [curves] * bool(groups) + tall + [2.7] * bool(extra)
-    figure = Figure(figsize=options.pop("figsize", (9.4, max(sum(ratios), 1.0) + 0.9 + alarms)), **options)
+    figure = Figure(natural=(9.4, max(sum(ratios), 1.0) + 0.9 + alarms), **options)
     if not ratios:
         figure.foot("Neither scalars nor statistics were recorded.")
         return figure
@@ -138,7 +138,7 @@ def _several(histories: list[History], panels: int, options: dict[str, Any]) -> 
     labels = [f"{i + 1}: {_title(h)}" for i, h in enumerate(histories)]
     rows = -(-len(names) // 2)
     with styled():
-        figure = Figure(figsize=options.pop("figsize", (8.8, 2.4 * max(rows, 1) + 0.8)), **options)
+        figure = Figure(natural=(8.8, 2.4 * max(rows, 1) + 0.8), **options)
         for i, name in enumerate(names):
             ax = figure.add_subplot(rows, min(2, len(names)), i + 1)
             for run, history in enumerate(histories):

@@ -47,7 +47,7 @@ def show_samples(samples: Samples, *, count: int = 12, **figure: Any) -> Figure:
 def _images(samples: Samples, images: Tensor, shown: int, options: dict[str, Any]) -> Figure:
     wide = min(shown, 6)
     rows, tall = -(-shown // wide), float(min(max(images.shape[2] / images.shape[3], 0.25), 2.0))
-    figure = Figure(figsize=options.pop("figsize", (1.35 * wide + 0.6, (1.3 * tall + 0.3) * rows + 1.0)), **options)
+    figure = Figure(natural=(1.35 * wide + 0.6, (1.3 * tall + 0.3) * rows + 1.0), **options)
     for row in range(rows):
         chosen = range(row * wide, min((row + 1) * wide, shown))
         board = Board(figure.add_subplot(rows, 1, row + 1), 1, wide, tall)
@@ -74,7 +74,7 @@ def _caption(samples: Samples, index: int) -> str:
 
 
 def _series(samples: Samples, series: Tensor, shown: int, options: dict[str, Any]) -> Figure:
-    figure = Figure(figsize=options.pop("figsize", (8.0, 1.3 * shown + 0.9)), **options)
+    figure = Figure(natural=(8.0, 1.3 * shown + 0.9), **options)
     axes = np.atleast_1d(figure.subplots(shown, 1, sharex=True))
     for i, ax in enumerate(axes):
         _one_series(samples, array(series[i]), i, ax)
@@ -100,7 +100,7 @@ def _tokens(samples: Samples, ids: Tensor, shown: int, options: dict[str, Any]) 
     length = ids.shape[1] if ids.dim() > 1 else 1
     words = [unpadded(tokens_of(samples, i, length), valid_of(samples, i, length)) for i in range(shown)]
     lines = [lines_of(text, 92) for text in words]
-    figure = Figure(figsize=options.pop("figsize", (8.6, sum(lines) * 0.33 + 0.42 * shown + 0.8)), **options)
+    figure = Figure(natural=(8.6, sum(lines) * 0.33 + 0.42 * shown + 0.8), **options)
     grid = figure.add_gridspec(shown, 1, height_ratios=[n * LINE + 0.5 for n in lines])
     for i, text in enumerate(words):
         ax = figure.add_subplot(grid[i])
@@ -117,7 +117,7 @@ def _tokens(samples: Samples, ids: Tensor, shown: int, options: dict[str, Any]) 
 def _columns(samples: Samples, shown: int, options: dict[str, Any]) -> Figure:
     """Inputs of one number each, such as user and item, as a small table."""
     columns = {format_leaf(leaf).strip("[]") or "input": tensor for leaf, tensor in walk(samples.inputs)}
-    figure = Figure(figsize=options.pop("figsize", (1.3 * len(columns) + 3.0, 0.24 * shown + 1.3)), **options)
+    figure = Figure(natural=(1.3 * len(columns) + 3.0, 0.24 * shown + 1.3), **options)
     ax = bare(figure.add_subplot())
     ax.set_xlim(0, len(columns) + 1)
     ax.set_ylim(shown - 0.4, -1.6)
@@ -146,7 +146,7 @@ def show_scores(scores: Scores, **figure: Any) -> Figure:
     rows = -(-len(metrics) // wide)
     with styled():
         size = (3.1 * wide + 1.0, (0.8 + 0.24 * len(labels)) * max(rows, 1) + 0.8)
-        drawn = Figure(figsize=figure.pop("figsize", size), **figure)
+        drawn = Figure(natural=size, **figure)
         for i, metric in enumerate(metrics):
             ax = drawn.add_subplot(rows, wide, i + 1)
             found = {label: scores.interval(label, metric) for label in labels if metric in scores[label]}
@@ -161,7 +161,7 @@ def show_curve(curve: Curve, *more: Curve, **figure: Any) -> Figure:
     """The mean over the samples with its band; several: one line each."""
     curves = {f"curve {i}": c for i, c in enumerate([curve, *more])}
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", (4.6, 3.2)), **figure)
+        drawn = Figure(natural=(4.6, 3.2), **figure)
         ax = drawn.add_subplot()
         plot_curves(curves, ax=ax)
         if more:
@@ -176,7 +176,7 @@ def show_coverage(coverage: Coverage, **figure: Any) -> Figure:
     """How often each chosen module ran; modules that never ran say why."""
     rows = list(coverage.items())[:60]
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", (7.6, 0.22 * len(rows) + 1.3)), **figure)
+        drawn = Figure(natural=(7.6, 0.22 * len(rows) + 1.3), **figure)
         ax = drawn.add_subplot()
         bars = ax.barh(range(len(rows)), [status.calls for _, status in rows], color=COLOURS[0], height=0.6)
         for y, (_, status) in enumerate(rows):
@@ -197,7 +197,7 @@ def show_findings(findings: Sequence[Finding], **figure: Any) -> Figure:
     """Each finding from its step on, the earliest first."""
     ordered = sorted(findings, key=lambda finding: finding.step)[:MOST_FINDINGS]
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", (8.0, 0.42 * len(ordered) + 1.2)), **figure)
+        drawn = Figure(natural=(8.0, 0.42 * len(ordered) + 1.2), **figure)
         plot_findings(ordered, ax=drawn.add_subplot())
     some = f", {len(ordered)} shown" if len(ordered) < len(findings) else ""
     drawn.head(f"{len(findings)} finding{'s' * (len(findings) != 1)}{some}", "" if findings else "No rule found anything.")

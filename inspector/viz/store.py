@@ -108,7 +108,7 @@ def _compose(store: Store, kinds: list[Kind], mosaics: dict[str, Array], options
     tall = 0.9 + 0.2 * rows if rows <= NAMED else 3.2
     heights = [1.95] * bool(mosaics) + [tall] * bool(kinds)
     size = (9.0, sum(heights) + 1.1 + 0.2 * len(_alarms(store)))
-    figure = Figure(figsize=options.pop("figsize", size), **options)
+    figure = Figure(natural=size, **options)
     if not heights:
         figure.foot("There is no floating-point tensor to draw.")
         return figure

@@ -32,7 +32,7 @@ def show_summary(summary: Summary, *, rows: int = 60, **figure: Any) -> Figure:
     shown, depth = fold(list(summary.rows), rows)
     columns = [name for name, of in _COLUMNS.items() if any(of(row) for row in shown)][:3] or ["parameters"]
     with styled():
-        drawn = Figure(figsize=figure.pop("figsize", (9.0, 0.2 * len(shown) + 1.5)), **figure)
+        drawn = Figure(natural=(9.0, 0.2 * len(shown) + 1.5), **figure)
         grid = GridSpec(1, 1 + len(columns), figure=drawn, width_ratios=[3.4, *[1.5] * len(columns)])
         plot_tree(shown, ax=drawn.add_subplot(grid[0]))
         for i, name in enumerate(columns, start=1):
