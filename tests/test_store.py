@@ -1,8 +1,11 @@
 """Store: calls in run order under names that can be read back, refused where they are not clear, saved and loaded whole."""
 
+import contextlib
 import dataclasses
+import gc
 import re
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -261,3 +264,20 @@ def test_coverage_is_a_mapping_that_prints(store):
     assert list(coverage) == ["", "relu", "lstm", "head", "unused"]
     assert coverage["relu"].calls == 2
     assert "relu" in repr(coverage)
+
+
+@pytest.mark.parametrize("what", ["output", KINDS])
+@pytest.mark.parametrize("raising", [False, True])
+def test_what_was_captured_is_freed_with_the_store_without_waiting_for_a_collection(what, raising):
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Flatten())
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ZeroDivisionError), capture(model, what=what) as store:
+            model(torch.randn(2, 3)).sum().backward()
+            1 / (not raising)
+        there = [weakref.ref(store), weakref.ref(store["0"].output), weakref.ref(model)]
+        del store, model
+        assert [ref() for ref in there] == [None] * 3
+    finally:
+        gc.enable()

@@ -57,8 +57,12 @@ class Gradients:
         tensors: Iterable[tuple[Leaf, Tensor]] = [((), value)] if isinstance(value, Tensor) else walk(value)
         wanted = [(leaf, tensor) for leaf, tensor in tensors if tensor.requires_grad]
         for leaf, tensor in wanted:
-            alone = kind == "grad" and len(wanted) == 1 and id(tensor._base) not in frame.given
-            self._hook(tensor, (frame.path, frame.index, kind, leaf), partial(see, frame, kind, leaf), alone)
+            emit = partial(see, frame, kind, leaf)
+            if tensor._is_view():
+                alone = kind == "grad" and len(wanted) == 1 and id(tensor._base) not in frame.given
+                self._hook_view(tensor, (frame.path, frame.index, kind, leaf), emit, alone)
+            else:
+                self._hook(tensor, partial(self._arrive, emit))
         self._prune()
 
     def watch_again(self, frame: Frame, output: Any, see: See) -> None:
@@ -77,44 +81,47 @@ class Gradients:
         self._handles.clear()
         self._views.clear()
 
-    def _hook(self, tensor: Tensor, place: Place, emit: Callable[[Tensor], None], alone: bool) -> None:
+    def _hook(self, tensor: Tensor, arrive: Arrive) -> None:
+        self._handles.append(torch.Tensor.register_hook(tensor, arrive))  # type: ignore[no-untyped-call]  # untyped in torch
+
+    def _arrive(self, emit: Callable[[Tensor], None], grad: Tensor | None) -> None:
+        if self.open and grad is not None:  # None: an unused output of a node with several
+            self._follow()
+            self.arrived = True
+            emit(grad)
+
+    def _hook_view(self, tensor: Tensor, place: Place, emit: Callable[[Tensor], None], alone: bool) -> None:
+        """A view that is written to in place leaves the graph, and its hook with it; its base stays. What arrives at the
+        base is the view's own gradient only where nothing else was made of the base, as far as one can know."""
         fired = [False]
 
         def arrive(grad: Tensor | None) -> None:
-            if self.open and grad is not None:  # None: an unused output of a node with several
-                self._follow()
-                self.arrived = fired[0] = True
-                emit(grad)
-
-        self._handles.append(torch.Tensor.register_hook(tensor, arrive))  # type: ignore[no-untyped-call]  # untyped in torch
-        if tensor._is_view():
-            self._hook_base(tensor, place, fired, arrive, alone)
-
-    def _hook_base(self, tensor: Tensor, place: Place, fired: list[bool], arrive: Arrive, alone: bool) -> None:
-        """A view that is written to in place leaves the graph, and its hook with it; its base stays. What arrives at the
-        base is the view's own gradient only where nothing else was made of the base, as far as one can know."""
-        view, base = View.of(tensor), tensor._base
-        if view is None or base is None:
-            return
-        twin = tensor.detach()  # shares the version counter, and lets go of the graph
+            fired[0] = fired[0] or grad is not None
+            self._arrive(emit, grad)
 
         def arrive_at_base(grad: Tensor | None) -> None:
-            if grad is not None and not fired[0] and twin._version != view.version:
-                if alone and not view.followed:
+            assert view is not None
+            if grad is not None and not fired[0] and twin._version != view.version and not view.followed:
+                if alone:
                     arrive(view.cut(grad))
-                elif not view.followed:
+                else:
                     self.overwritten.add(place)
             fired[0] = False  # the next pass decides anew
 
-        self._handles.append(torch.Tensor.register_hook(base, arrive_at_base))  # type: ignore[no-untyped-call]  # as above
-        self._views.append((view, arrive))
+        self._hook(tensor, arrive)
+        view, base = View.of(tensor), tensor._base
+        if view is not None and base is not None:
+            twin = tensor.detach()  # shares the version counter, and lets go of the graph
+            self._hook(base, arrive_at_base)
+            self._views.append((view, arrive))
 
     def _follow(self) -> None:
         """Hook the first write to each view since it was seen; asked at every event, because a write makes no event."""
-        if self._views:
-            written = [(view, arrive) for view, arrive in self._views if view.written()]
-            self._views = [(view, arrive) for view, arrive in self._views if view.waiting()]
-            self._handles += [handle for view, arrive in written if (handle := view.follow(arrive)) is not None]
+        if not self._views:
+            return
+        written = [(view, arrive) for view, arrive in self._views if view.written()]
+        self._views = [(view, arrive) for view, arrive in self._views if view.waiting()]
+        self._handles += [handle for view, arrive in written if (handle := view.follow(arrive)) is not None]
 
     def _prune(self) -> None:
         """Forget the hooks of graphs that are gone, so that ten thousand steps in one block take no memory."""

@@ -89,7 +89,8 @@ class _Hook:
     """The pair of hooks on one module."""
 
     def __init__(self, mounted: Mounted, path: str, module: nn.Module) -> None:
-        self.mounted, self.path, self.module = mounted, path, module
+        self.mounted, self.path = mounted, path
+        self.module: nn.Module | None = module
         self.enter, self.leave, self.last, self.guard = mounted.enter, mounted.leave, mounted.last, mounted.guard
         self.calls, self.elsewhere = 0, False
         self.stack = mounted.stacks[mounted.thread]
@@ -100,6 +101,8 @@ class _Hook:
             observing(self.pre.id, self.post.id)
 
     def remove(self) -> None:
+        """Take the hooks away, and let go of the model and of what was captured, without waiting for a collection."""
+        self.module = self.enter = self.leave = self.guard = None
         no_more(self.pre.id, self.post.id)
         self.pre.remove()
         self.post.remove()
@@ -181,6 +184,7 @@ def mount(
             mounted.hooks[path] = _Hook(mounted, path, module)
         yield mounted
     finally:
+        mounted.enter = mounted.leave = mounted.guard = mounted.outer = None
         for hook in mounted.hooks.values():
             hook.remove()
 
@@ -294,5 +298,8 @@ def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
 
 def _versions(values: Any) -> dict[int, int]:
     """Each tensor's version, by identity: a module that answers with its own input, unchanged, can be told."""
-    tensors = [t for value in values for t in ((value,) if isinstance(value, Tensor) else (t for _, t in walk(value)))]
-    return {id(t): 0 if t.is_inference() else t._version for t in tensors}
+    found: dict[int, int] = {}
+    for value in values:
+        for _, t in [((), value)] if isinstance(value, Tensor) else walk(value):
+            found[id(t)] = 0 if t.is_inference() else t._version
+    return found
