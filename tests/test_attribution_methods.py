@@ -611,3 +611,29 @@ def test_every_method_answers_or_says_why_not(method, room, rooms):
     else:
         assert torch.isfinite(answer.heat).all()
         assert answer.heat.shape[0] == 3
+
+
+def test_value_zeroing_compares_the_block_with_and_without_a_value():
+    model, x = attending().eval(), torch.randn(2, 5, 8)
+    layer = model[0].layers[1]
+    hidden = model[0].layers[0](x)
+
+    def block(keep):
+        attention = layer.self_attn
+        q, k, v = F.linear(hidden, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+        q, k, v = (t.reshape(2, 5, 2, 4).transpose(1, 2) for t in (q, k, v * keep[None, :, None]))
+        mixed = ((q @ k.mT / 2).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        middle = layer.norm1(hidden + attention.out_proj(mixed))
+        return layer.norm2(middle + layer.linear2(torch.relu(layer.linear1(middle))))
+
+    whole, expected = block(torch.ones(5)), []
+    for token in range(5):
+        keep = torch.ones(5)
+        keep[token] = 0
+        expected.append(1 - F.cosine_similarity(block(keep), whole, dim=-1))
+    for budget in (2**30, 1):
+        options = {"method": "value_zeroing", "layer": "0.layers.1", "budget": budget, "query": 3}
+        answer = attribute(model, x, target=1, **options)
+        torch.testing.assert_close(answer.values, torch.stack(expected, 2)[:, 3].detach(), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="nothing attends inside"):
+        attribute(model, x, target=1, method="value_zeroing", layer="0.layers.1.linear1")

@@ -14,10 +14,10 @@ from inspector.attribution.door import ask, check_layer, common_options, recorde
 from inspector.attribution.layers import at_one_layer, explain_inputs, kept_baselines
 from inspector.attribution.methods import Method
 from inspector.attribution.noise import combined, noisy
+from inspector.attribution.origin import origin
 from inspector.attribution.places import known
 from inspector.attribution.question import Question
 from inspector.attribution.untouched import untouched
-from inspector.provenance import provenance
 from inspector.records import Attribution
 from inspector.sites import Site
 from inspector.tensors import walk
@@ -72,7 +72,7 @@ def attribute(
         delta=delta,
         cost=question.ledger.cost(),
         axes=slots_axes if common["axes"] is None else common["axes"],
-        model=provenance(model, seed=common["seed"]),
+        model=origin(model, common["seed"]),
     )
     if row.complete and (layer is None or row.at_layer is None):
         _warn_incomplete(row, attribution)

@@ -18,7 +18,7 @@ from inspector.attribution.composites import multi_head_attention_forward, scale
 from inspector.attribution.question import Question
 
 Values = tuple[Tensor, ...]
-_FUSED: dict[str, Callable[..., Any]] = {
+FUSED: dict[str, Callable[..., Any]] = {
     "multi_head_attention_forward": multi_head_attention_forward,
     "scaled_dot_product_attention": scaled_dot_product_attention,
 }
@@ -29,7 +29,7 @@ def attention(question: Question, *, which: int = -1, query: int | None = None) 
     weights, _ = _seen(question, gradient=False)
     if not -len(weights) <= which < len(weights):
         raise ValueError(f"which={which} is out of range: the model attends {len(weights)} times")
-    return (_asked(question, weights[which].mean(1), query),)
+    return (asked(question, weights[which].mean(1), query),)
 
 
 def attention_rollout(question: Question, *, query: int | None = None) -> Values:
@@ -38,7 +38,7 @@ def attention_rollout(question: Question, *, query: int | None = None) -> Values
     flow = _eye(weights)
     for layer in weights:
         flow = (0.5 * layer.mean(1) + 0.5 * _eye(weights)) @ flow
-    return (_asked(question, flow, query),)
+    return (asked(question, flow, query),)
 
 
 def grad_x_attention(question: Question, *, query: int | None = None) -> Values:
@@ -47,7 +47,7 @@ def grad_x_attention(question: Question, *, query: int | None = None) -> Values:
     flow = _eye(weights)
     for layer, gradient in zip(weights, gradients, strict=True):
         flow = flow + (layer * gradient).clamp(min=0).mean(1) @ flow
-    return (_asked(question, flow - _eye(weights), query),)
+    return (asked(question, flow - _eye(weights), query),)
 
 
 def _seen(question: Question, *, gradient: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -60,7 +60,7 @@ def _seen(question: Question, *, gradient: bool) -> tuple[list[Tensor], list[Ten
             found.append(weights)
         return weights  # type: ignore[no-any-return]  # a softmax of a tensor
 
-    with torch.set_grad_enabled(gradient), Bending(note, ("softmax",), _FUSED):
+    with torch.set_grad_enabled(gradient), Bending(note, ("softmax",), FUSED):
         score = question.score(*question.fresh()) if gradient else _unscored(question)
     if not found:
         raise ValueError("this model computes no attention (no softmax over three or more axes); take integrated_gradients")
@@ -97,7 +97,7 @@ def _eye(weights: list[Tensor]) -> Tensor:
     return torch.eye(keys, dtype=weights[0].dtype, device=weights[0].device).expand(len(weights[0]), keys, keys)
 
 
-def _asked(question: Question, weights: Tensor, query: int | None) -> Tensor:
+def asked(question: Question, weights: Tensor, query: int | None) -> Tensor:
     """(batch, keys) of (batch, queries, keys)."""
     if query is not None:
         return weights[:, query]

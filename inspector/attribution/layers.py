@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from inspector.attribution import explained
 from inspector.attribution.door import ask, common_options, row_of
 from inspector.attribution.methods import Method, options_of
+from inspector.attribution.origin import origin
 from inspector.attribution.question import Question
 from inspector.attribution.seen import Seen
 from inspector.attribution.table import METHODS
 from inspector.attribution.untouched import untouched
 from inspector.hooks import Where
-from inspector.provenance import provenance
 from inspector.records import Attribution
 from inspector.sites import Site, key
 
@@ -28,15 +28,15 @@ def attribute_layers(
     target: Any = None,
     method: str | tuple[str, ...] = "grad_cam",
     where: Where = "*",
-    baselines: Any = None,
     **options: Any,
 ) -> dict[str, Attribution]:
     """One attribution per layer, keyed by its address ("layer4", "relu@1", "lstm:output[0]"), from one pass for all layers.
 
     method: a name, or several, which then share their passes; the keys are then "grad_cam@layer4".
     Layers that the target does not depend on are left out: no gradient is not a zero gradient. ``cost`` is that of all
-    passes together, the same for every layer.
+    passes together, the same for every layer. options: as of ``attribute``, baselines too.
     """
+    baselines = options.pop("baselines", None)
     several = not isinstance(method, str)
     rows = dict(row_of(name) for name in (method if several else (method,)))
     _check_pass(rows)
@@ -61,7 +61,7 @@ def attribute_layers(
                 answers[f"{name}@{short}" if several else short] = name, site, seen, _finish(row, seen, own[name])
     if not answers:
         raise LookupError(f"none of the layers chosen by where={where!r} has a value that the target depends on")
-    origin, cost = provenance(model, seed=common["seed"]), question.ledger.cost()
+    made_by, cost = origin(model, common["seed"]), question.ledger.cost()
     return {
         label: Attribution(
             values=values,
@@ -74,7 +74,7 @@ def attribute_layers(
             delta=seen.delta,
             cost=cost,
             axes=seen.positions if common["axes"] is None else common["axes"],
-            model=origin,
+            model=made_by,
         )
         for label, (name, _, seen, values) in answers.items()
     }

@@ -20,6 +20,7 @@ from inspector.attribution import (
     relevance,
     rules,
     temporal,
+    zeroing,
 )
 from inspector.attribution.methods import Method, Methods
 from inspector.attribution.seen import once
@@ -193,6 +194,15 @@ METHODS = Methods(
         ),
         "grad_x_attention": Method(
             attend.grad_x_attention, tokens=True, needs="attention", signed=False, passes="1 + 1", paper="Chefer 2021"
+        ),
+        "value_zeroing": Method(
+            zeroing.value_zeroing,
+            helped=True,
+            tokens=True,
+            needs="attention",
+            signed=False,
+            passes="batched",
+            paper="Mohebbi 2023",
         ),
         "activation": _layer(cams.activation, _look, needs="activation", passes="1 + 0", captum="LayerActivation"),
         "gradient_x_activation": _layer(cams.gradient_x_activation, captum="LayerGradientXActivation"),
