@@ -241,6 +241,9 @@ def test_paired_differences_are_finer_than_two_intervals(whole):
     assert found == bootstrap(good - luck)
     assert found.excludes_zero
     assert whole.difference("saliency", "saliency", "auroc") == (0, 0, 0)
+    pairs = whole.differences("auroc")
+    assert len(pairs) == 3
+    assert pairs["saliency", "integrated_gradients"] == whole.difference("saliency", "integrated_gradients", "auroc")
 
 
 def test_pareto_marks_are_the_methods_that_no_other_beats_more_cheaply(whole):
@@ -384,6 +387,9 @@ def test_score_refuses_what_it_cannot_judge_before_any_work():
         score(model, [attribute(model, wrong, method="saliency")], ["auroc"])
     with pytest.raises(ValueError, match="groups"):
         Samples(samples.inputs, groups=["a"])
+    inner = attribute(slow.row_model(), torch.randn(N, 7), target=1, method="gradient_x_activation", layer="0")
+    with pytest.raises(ValueError, match="inner cannot be judged by deletion: gradient_x_activation"):
+        score(slow.row_model(), {"inner": _without_model(inner)}, ["deletion"])
     words = attribute(slow.TokenModel(), torch.randint(1, 11, (N, 8)), target=1, method="saliency")
     with pytest.raises(ValueError, match="ids cannot be"):
         score(slow.TokenModel(), [_without_model(words)], ["max_sensitivity"])

@@ -312,3 +312,11 @@ def test_a_blur_of_a_constant_is_that_constant_and_a_blur_of_noise_is_smoother()
     torch.testing.assert_close(base_tensors(model, surface(flat), "blur")[()], torch.full((N, 2, 6, 5), 3.0))
     rough = attribution.samples.inputs
     assert base_tensors(model, surface(attribution), "blur")[()].std() < rough.std()
+
+
+def test_a_model_in_half_precision_is_judged_in_single():
+    model, x = slow.row_model().bfloat16(), torch.randn(N, 7).bfloat16()
+    attribution = attribute(model, x, target=1, method="input_x_gradient")
+    curve = METRICS["deletion"](model, attribution)
+    assert curve.y.dtype == torch.float32
+    assert all(values.isfinite().all() for values in score(model, [attribution], ALONE[:7])["input_x_gradient"].values())

@@ -111,7 +111,7 @@ def same_as(removed: dict[Leaf, Tensor], explained: Any, surface: Surface) -> bo
 
 def _equal(first: Tensor, second: Tensor, like: Tensor) -> bool:
     try:
-        one, other = (t.detach().to(like.device, torch.float64).expand_as(like) for t in (first, second))
+        one, other = (t.detach().cpu().double().expand(like.shape) for t in (first, second))
     except RuntimeError:  # of another shape, such as baselines of an embedding
         return False
     return torch.allclose(one, other, rtol=1e-5, atol=1e-6)

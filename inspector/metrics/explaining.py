@@ -65,7 +65,7 @@ def explain_copies(model: nn.Module, attribution: Attribution, inputs: list[Any]
 def flat_values(attribution: Attribution) -> Tensor:
     """(batch, values) all that was attributed, in double precision."""
     size = len(attribution.samples)
-    return torch.cat([t.detach().double().reshape(size, -1) for _, t in walk(attribution.values)], dim=1)
+    return torch.cat([t.detach().cpu().double().reshape(size, -1) for _, t in walk(attribution.values)], dim=1)
 
 
 def _stacked(samples: Samples, inputs: list[Any]) -> Samples:

@@ -67,11 +67,11 @@ def completeness(model: nn.Module, attribution: Attribution) -> Tensor:
     (Sundararajan et al. 2017). 0 is exact. NaN where the method does not claim it. Needs no pass through the model: it is
     the attribution's own delta."""
     size = len(attribution.samples)
-    total = sum(values.detach().double().reshape(size, -1).sum(1) for _, values in walk(attribution.values))
-    weight = sum(values.detach().double().abs().reshape(size, -1).sum(1) for _, values in walk(attribution.values))
+    total = sum(values.detach().cpu().double().reshape(size, -1).sum(1) for _, values in walk(attribution.values))
+    weight = sum(values.detach().cpu().double().abs().reshape(size, -1).sum(1) for _, values in walk(attribution.values))
     if attribution.delta is None or not isinstance(total, Tensor) or not isinstance(weight, Tensor):
         return torch.full((size,), torch.nan, dtype=torch.float64)
-    delta = attribution.delta.detach().double().to(total.device)
+    delta = attribution.delta.detach().cpu().double()
     floor = (1e-9 * weight).clamp(min=torch.finfo(torch.float64).tiny)  # a difference of nothing divides by nothing
     return delta.abs() / torch.maximum((total - delta).abs(), floor)
 

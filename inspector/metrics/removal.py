@@ -90,12 +90,14 @@ def top_counts(laid: Surface, shares: tuple[float, ...]) -> Tensor:
 def masked_outputs(
     model: nn.Module, attribution: Attribution, laid: Surface, keep: Tensor, base: dict[tuple[int | str, ...], Tensor]
 ) -> Tensor:
-    """(masks, batch) outputs with the positions outside ``keep`` (masks, batch, positions) removed; many masks a pass."""
+    """(masks, batch) outputs, on the CPU, with the positions outside ``keep`` (masks, batch, positions) removed; many masks
+    share a pass."""
     score, size = outputs(model, attribution), len(attribution.samples)
     at_once = copies_at_once(laid.inputs, size)
     with untouched(model):
         found = [score(laid.changed(some, base)).reshape(len(some), size) for some in torch.split(keep, at_once)]
-    return torch.cat(found)
+    y = torch.cat(found).cpu()
+    return y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
 
 
 def _curve(

@@ -81,7 +81,7 @@ def nearby(attribution: Attribution, radius: float, draws: int, seed: int) -> li
 
 def _distance(first: Any, second: Any) -> Tensor:
     pairs = zip((t for _, t in walk(first)), (t for _, t in walk(second)), strict=True)
-    squares = [(a - b).double().flatten(1).square().sum(1) for a, b in pairs if a.is_floating_point() and a.dim()]
+    squares = [(a - b).cpu().double().flatten(1).square().sum(1) for a, b in pairs if a.is_floating_point() and a.dim()]
     return torch.stack(squares).sum(0).sqrt()
 
 

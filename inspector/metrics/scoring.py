@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inspector.attribution.untouched import untouched
 from inspector.metrics.explaining import Explain, again
-from inspector.metrics.surface import axes_of, surface
+from inspector.metrics.surface import Surface, axes_of, surface
 from inspector.metrics.table import Metric, chosen
 from inspector.provenance import checksum
 from inspector.records import Attribution, Curve, Samples, Scores
@@ -141,9 +141,16 @@ def _can_judge(label: str, attribution: Attribution, name: str, row: Metric, exp
     if row.kind == "robustness" and not any(t.is_floating_point() for _, t in walk(attribution.samples.inputs)):
         raise ValueError(f"{name} moves the input a little, which ids cannot be; choose another metric for token inputs")
     if row.kind in ("faithfulness", "evidence", "shape", "sanity"):
-        laid = surface(attribution)  # raises where the map cannot be laid on the inputs
+        laid = _laid(label, attribution, name)
         if row.needs == "evidence" and evidence is not None and evidence.flatten(1).shape != laid.heat.shape:
             raise ValueError(f"evidence {shape_text(evidence)} does not fit {label}'s {laid.heat.shape[1]} positions")
+
+
+def _laid(label: str, attribution: Attribution, name: str) -> Surface:
+    try:
+        return surface(attribution)
+    except ValueError as error:
+        raise ValueError(f"{label} cannot be judged by {name}: {error}") from error
 
 
 def _judged(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspector.attribution import METHODS
 from inspector.records import Attribution
 from inspector.tensors import Leaf, parts, rebuild, shape_text, walk
 
@@ -95,14 +96,22 @@ def descending(heat: Tensor, valid: Tensor) -> Tensor:
 
 
 def surface(attribution: Attribution) -> Surface:
-    """Lay a map on the inputs of its samples. Raises ValueError where it has no positions there."""
-    heat = _input_heat(attribution).detach().double()
+    """Lay a map on the inputs of its samples, on the CPU in double precision. Raises ValueError where it has no positions
+    there."""
+    heat = _input_heat(attribution).detach().cpu().double()
     areas = tuple(_areas(attribution, heat))
     flat = heat.flatten(1)
     return Surface(flat, _valid(attribution, heat).flatten(1), areas, attribution.samples.inputs)
 
 
 def _input_heat(attribution: Attribution) -> Tensor:
+    values, row = attribution.values, METHODS[attribution.method] if attribution.method in METHODS else None
+    inside = attribution.layer is not None and not (row is not None and row.helped)
+    if inside and isinstance(values, Tensor) and values.dim() == 2:
+        raise ValueError(
+            f"{attribution.method} at {attribution.layer!r} explains {values.shape[1]} inner units, which are no positions of "
+            "the inputs; choose a layer with spatial or time axes, or a method that explains the inputs"
+        )
     try:
         return attribution.input_heat
     except ValueError as error:

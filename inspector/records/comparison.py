@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Self
 
 import numpy as np
@@ -66,6 +67,11 @@ class Comparison(Saved):
     def difference(self, first: str, second: str, metric: str, *, level: float = 0.95) -> Interval:
         """``first`` minus ``second`` on the same samples: they really differ where the interval leaves out zero."""
         return self.scores.difference(first, second, metric, level=level)
+
+    def differences(self, metric: str, *, level: float = 0.95) -> dict[tuple[str, str], Interval]:
+        """Every pair of methods: first minus second. Those whose interval ``excludes_zero`` are really different."""
+        pairs = combinations(self.methods, 2)
+        return {(first, second): self.difference(first, second, metric, level=level) for first, second in pairs}
 
     def pareto(self, metric: str) -> list[str]:
         """The methods that no other beats in this metric without running more examples through the model."""
