@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from inspector.metrics.controls import controls
 from inspector.metrics.explaining import Explain, explainer
 from inspector.metrics.layers import last_with_positions
 from inspector.metrics.scoring import DEFAULT, check_evidence, labels, score
-from inspector.metrics.surface import surface
+from inspector.metrics.surface import Surface, surface
 from inspector.metrics.table import Metric, chosen
 from inspector.provenance import provenance
 from inspector.records import Attribution, Comparison, Cost, Samples, as_samples
@@ -59,7 +59,7 @@ def compare(
     explain = {label: explainer(len(samples), **options | own) for label, own in asked.items()}
     with untouched(model, seed=seed), _steps(progress, len(asked) + (len(asked) + 3) * len(rows)) as tick:
         made, said = _explained(model, samples, target, explain, tick)
-        yardsticks = controls(surface(next(iter(made.values()))), seed)
+        yardsticks = controls(_any_surface(made), seed)
         made |= {free(name, made): ask(model, samples, target) for name, ask in yardsticks.items()}
         names = [label for label in made if label not in explain]
         explain |= dict(zip(names, yardsticks.values(), strict=True))
@@ -101,6 +101,14 @@ def _that_apply(model: nn.Module, samples: Samples, methods: Any, layer: Any) ->
     except LookupError:
         return tuple(name for name in methods if not _needs_layer(name))
     return methods
+
+
+def _any_surface(made: Mapping[str, Attribution]) -> Surface:
+    """Where the maps lie on the inputs; raises what the last of them raises where none does."""
+    for attribution in list(made.values())[:-1]:
+        with suppress(ValueError):
+            return surface(attribution)
+    return surface(list(made.values())[-1])
 
 
 def free(name: str, taken: Mapping[str, Any]) -> str:

@@ -105,12 +105,12 @@ def surface(attribution: Attribution) -> Surface:
 
 
 def _input_heat(attribution: Attribution) -> Tensor:
-    values, row = attribution.values, METHODS[attribution.method] if attribution.method in METHODS else None
+    values, row = attribution.values, METHODS.get(attribution.method)
     inside = attribution.layer is not None and not (row is not None and row.helped)
     if inside and isinstance(values, Tensor) and values.dim() == 2:
         raise ValueError(
-            f"{attribution.method} at {attribution.layer!r} explains {values.shape[1]} inner units, which are no positions of "
-            "the inputs; choose a layer with spatial or time axes, or a method that explains the inputs"
+            f"{attribution.method} at {attribution.layer!r} explains {values.shape[1]} inner units, which are no "
+            "positions of the inputs; choose a layer with spatial or time axes, or a method that explains the inputs"
         )
     try:
         return attribution.input_heat
