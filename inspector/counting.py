@@ -36,9 +36,13 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self.skipped: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, formula = func._overloadpacket.__name__, _formula(func)
+        if formula is None and not torch.is_grad_enabled():
+            with self:  # without autograd whole layers arrive here; they are taken apart, as it does otherwise
+                parts = func.decompose(*args, **(kwargs or {}))
+            if parts is not NotImplemented:
+                return parts
         output = func(*args, **(kwargs or {}))
-        name = func._overloadpacket.__name__
-        formula = _formula(func)
         if formula is not None:
             self._count(formula(output, *args, **(kwargs or {})))
             self.counted[name] += 1
@@ -95,12 +99,12 @@ def kept_for_backward(known: nn.Module, add: Callable[[int], None]) -> Iterator[
 
 
 def _storage(tensor: Tensor) -> int:
-    """Which memory a tensor lies in; a tensor without its own memory (sparse, meta) stands for itself."""
-    if tensor.layout != torch.strided or tensor.is_meta:
+    """Which memory a tensor lies in; a sparse one, which has several, stands for itself."""
+    if tensor.layout != torch.strided:
         return -id(tensor)
-    return tensor.untyped_storage().data_ptr()
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _bytes(tensor: Tensor) -> int:
     """A view keeps the whole memory that it looks into."""
-    return nbytes(tensor) if tensor.layout != torch.strided or tensor.is_meta else tensor.untyped_storage().nbytes()
+    return nbytes(tensor) if tensor.layout != torch.strided else tensor.untyped_storage().nbytes()

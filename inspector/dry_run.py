@@ -55,8 +55,9 @@ def _values(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _restore(module: nn.Module, buffers: dict[str, Tensor | None], values: dict[str, Tensor]) -> None:
-    module._buffers.clear()
-    module._buffers.update(buffers)
+    if not isinstance(module, torch.jit.ScriptModule):  # whose buffers cannot be exchanged
+        module._buffers.clear()
+        module._buffers.update(buffers)
     for name, value in values.items():
         now = buffers[name]
         if now is not None and not _same(now.detach(), value):

@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from inspector.counting import MultiplyAdds, kept_for_backward
 from inspector.dry_run import fresh, runnable, untouched
 from inspector.hooks.eager import eager
-from inspector.hooks.select import aliases, names, select
+from inspector.hooks.select import aliases, names, select, unwrap
 from inspector.hooks.tap import Frame, mount
 from inspector.records import Row, Samples, Summary
 from inspector.records.summary import Operations
@@ -77,7 +77,7 @@ def summary(model: nn.Module, inputs: Any = None, *, runs: int = 3) -> Summary:
 def _totals(model: nn.Module, rows: list[Row]) -> Summary:
     sizes = [(_numel(p), p.requires_grad) for p in model.parameters()]
     return Summary(
-        model=type(model).__name__,
+        model=type(unwrap(model)).__name__,
         rows=tuple(rows),
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
@@ -119,7 +119,8 @@ def _count(model: nn.Module, inputs: Any) -> tuple[list[_Call], MultiplyAdds]:
 
     known = WeakIdKeyDictionary()  # tensors that some call has handed out already
     with untouched(model, inputs), _honest(), ExitStack() as block:
-        block.enter_context(torch.enable_grad())
+        block.enter_context(torch.inference_mode(False))
+        block.enter_context(torch.set_grad_enabled(not any(p.is_inference() for p in model.parameters())))
         block.enter_context(mount(select(model), enter=enter, leave=leave))
         block.enter_context(kept_for_backward(model, kept))
         given = fresh(inputs)

@@ -193,6 +193,22 @@ def test_saved_for_backward_leaves_parameters_out_and_counts_a_memory_once():
     assert frozen.saved_bytes == 0
 
 
+def test_inference_mode_meta_tensors_and_compiled_models_are_counted_alike():
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(2, 8)
+    truth = summary(model, x, runs=1)
+    with torch.inference_mode():
+        found = [summary(model, torch.randn(2, 8), runs=1)]
+        found.append(summary(copy.deepcopy(model), torch.randn(2, 8), runs=1))
+    found.append(summary(copy.deepcopy(model).to("meta"), x.to("meta"), runs=1))
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    found.append(summary(compiled, x, runs=1))
+    for other in found:
+        assert (other.model, other.multiply_adds, other.output_bytes) == ("Sequential", 384, truth.output_bytes)
+        assert [r.name for r in other.rows] == [r.name for r in truth.rows]
+    assert [other.saved_bytes for other in found] == [truth.saved_bytes, 0, truth.saved_bytes, truth.saved_bytes]
+
+
 def test_lazy_layers_stay_lazy():
     model = nn.Sequential(nn.LazyLinear(4), nn.ReLU())
     assert summary(model).parameters == 0

@@ -28,7 +28,8 @@ VIEWERS.heat = (place, data, numbers) => {
 
   const tokens = (sample, values, lut, high, tell) => {
     const line = el("p", { class: "tokens", tabindex: 0 });
-    data.tokens[sample].forEach(([word, valid], i) => {
+    const words = data.tokens[sample], end = words.findLastIndex(([, valid]) => valid) + 1;
+    words.slice(0, end).forEach(([word, valid], i) => {
       const span = el("span", { class: valid ? (values[i] < 0 ? "token minus" : "token") : "token padding" }, word);
       const [r, g, b] = colour(lut, values[i], -high, high);
       if (valid) {
@@ -39,6 +40,7 @@ VIEWERS.heat = (place, data, numbers) => {
       span.addEventListener("mouseenter", () => tell(0, i));
       line.append(span, " ");
     });
+    if (end < words.length) line.append(el("span", { class: "token padding" }, `and ${words.length - end} of padding`));
     return line;
   };
   const bars = (values, high, lut, tell) => {

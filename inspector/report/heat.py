@@ -54,7 +54,7 @@ def _only(attribution: Attribution) -> Piece | None:
 
 
 def _fitting(maps: list[Piece], samples: int) -> int:
-    each = sum(piece.heat[0].numel() + _numbers(piece.input) for piece in maps if piece.heat is not None)
+    each = _numbers(maps[0].input) + sum(piece.heat[0].numel() for piece in maps if piece.heat is not None)
     return min(samples, max(1, BUDGET // max(each, 1)))
 
 
