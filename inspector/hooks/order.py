@@ -27,11 +27,18 @@ def keep_last(module: nn.Module, pre: int, post: int) -> None:
     Each call of a module reads its hooks into a tuple first, so moving one during the call is safe and takes effect
     for the hooks that run after the call.
     """
-    for hooks, own in ((module._forward_hooks, post), (module._forward_pre_hooks, pre)):
-        assert isinstance(hooks, OrderedDict)
-        if next(reversed(hooks)) != own and _somebody_behind(hooks, own):
-            for hook_id in [i for i in hooks if i in _observers]:
-                hooks.move_to_end(hook_id)
+    hooks: Any = module._forward_hooks  # an OrderedDict, though torch's annotation says less
+    if next(reversed(hooks)) != post:
+        _move_to_end(hooks, post)
+    hooks = module._forward_pre_hooks
+    if next(reversed(hooks)) != pre:
+        _move_to_end(hooks, pre)
+
+
+def _move_to_end(hooks: OrderedDict[int, Any], own: int) -> None:
+    if _somebody_behind(hooks, own):
+        for hook_id in [i for i in hooks if i in _observers]:
+            hooks.move_to_end(hook_id)
 
 
 def _somebody_behind(hooks: OrderedDict[int, Any], own: int) -> bool:

@@ -93,7 +93,7 @@ class _Hook:
         self.module: nn.Module | None = module
         self.enter, self.leave, self.last, self.guard = mounted.enter, mounted.leave, mounted.last, mounted.guard
         self.calls, self.elsewhere = 0, False
-        self.stack = mounted.stacks[mounted.thread]
+        self.thread, self.stack = mounted.thread, mounted.stacks[mounted.thread]
         # An edit comes before other people's pre-hooks, which then see the edited value.
         self.pre = module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=not self.last)
         self.post = module.register_forward_hook(self.after, always_call=True)
@@ -117,7 +117,7 @@ class _Hook:
         if self.guard is not None:
             self.guard()
         again = _graph_task() != -1 and recomputing()
-        ours = get_ident() == self.mounted.thread and module is self.module
+        ours = get_ident() == self.thread and module is self.module
         stack = self.stack if ours else self._stack(module, again)
         if stack is None:
             return None
@@ -135,7 +135,7 @@ class _Hook:
         return self.enter(frame, args, kwargs) if self.enter else None
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        stack = self.stack if get_ident() == self.mounted.thread else self.mounted.stacks.get(get_ident())
+        stack = self.stack if get_ident() == self.thread else self.mounted.stacks.get(get_ident())
         if not stack or stack[-1].module is not module:
             return None  # a call of a copy, of another thread, or from before the block opened
         frame = stack.pop()
