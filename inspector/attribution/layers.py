@@ -133,8 +133,8 @@ def _choose(found: Mapping[Site, Seen], site: Site) -> Seen:
         names = ", ".join(key(site.path, call) for call in calls[:8])
         raise LookupError(f"{site.path!r} ran {len(calls)} times; name one: {names}")
     here = {s: seen for s, seen in found.items() if site.call in (None, s.call)}
-    fits = [seen for s, seen in here.items() if s.leaf[: len(site.leaf)] == site.leaf]
-    if len(fits) != 1:
+    fits = [seen for s, seen in here.items() if s.leaf == site.leaf or (site.kind == "input" and not site.leaf)]
+    if len(fits) != 1:  # a nested value without a leaf is refused, also where the target depends on one leaf only
         there = ", ".join(map(str, here)) or f"calls {', '.join(map(str, calls))}"
         raise LookupError(f"{site} is not one tensor that the target depends on; there are {there}")
     return fits[0]
