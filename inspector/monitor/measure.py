@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.monitor.arrival import Array
+from inspector.monitor.ranks import Ranks, is_sharded, key
 from inspector.monitor.table import Entry, Table, flat
 from inspector.monitor.units import Units
 
@@ -53,6 +54,9 @@ class Measure:
         self.dropped: set[str] = set()
         self.units = Units()
         self.types: dict[int, type[nn.Module]] = {}  # of the modules whose outputs are rows
+        self.ranks: Ranks | None = None
+        self.sharded: set[int] = set()  # rows of which each rank holds a part
+        self.keys: dict[float, tuple[str, str]] = {}  # what the ranks call the rows
         self.half: set[int] = set()  # rows of float16, whose range is small
 
     def row(self, kind: str, name: str) -> int:
@@ -61,6 +65,7 @@ class Measure:
         if row is None:
             row = self.ids[kind, name] = len(self.rows)
             self.rows.append((kind, name))
+            self.keys[key(kind, name)] = (kind, name)
         return row
 
     def table(self, device: torch.device) -> Table:
@@ -75,6 +80,8 @@ class Measure:
         if value is None:
             return None
         row, table = self.row(kind, name), self.table(value.device)
+        if is_sharded(tensor):
+            self.sharded.add(row)
         if value.dtype == torch.float16:
             self.half.add(row)
         entry = table.write(row, value, careful=row not in self.lean, sample=self.sampling, at=at)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
@@ -18,6 +19,7 @@ from inspector.monitor.book import Book
 from inspector.monitor.diagnosis import as_rules
 from inspector.monitor.ingraph import is_compiled
 from inspector.monitor.parameters import named
+from inspector.monitor.ranks import is_sharded, several
 from inspector.monitor.rules import RULES, Rule
 from inspector.monitor.scalars import check
 from inspector.monitor.schedule import Every, schedule
@@ -31,27 +33,27 @@ KINDS = ("output", "grad", "param", "param_grad", "update", "state")
 class Monitor:
     """Measures a model while it trains; a context manager, or ``start()`` and ``stop()``.
 
-    optimizer: one, several, or None for every optimizer that steps a parameter of the model; the first counts the steps.
-    where: see ``select``; a parameter is measured where it is inside a chosen module. what: kinds among "output", "grad"
-    (of outputs), "param", "param_grad" (the gradient that is applied), "update", "state" (of the optimizer).
-    every: steps between measurements, a function of the step (steps count from 1), or a share of the step time ("2%").
-    to: the run's folder; None keeps the run in memory. resume: continue the run in ``to`` after this step.
-    rules: which rules look at the run, as a table or a list of functions History -> findings.
+        optimizer: one, several, or None for every optimizer that steps a parameter of the model; the first counts the steps.
+        where: see ``select``; a parameter is measured where it is inside a chosen module. what: kinds among "output", "grad"
+        (of outputs), "param", "param_grad" (the gradient that is applied), "update", "state" (of the optimizer).
+        every: steps between measurements, a function of the step (steps count from 1), or a share of the step time ("2%").
+        to: the run's folder; None keeps the run in memory. resume: continue the run in ``to`` after this step.
+        rules: which rules look at the run, as a table or a list of functions History -> findings.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> model = nn.Linear(2, 1)
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> with Monitor(model, every=1) as monitor:
-    ...     for _ in range(3):
-    ...         loss = model(torch.ones(4, 2)).square().mean()
-    ...         optimizer.zero_grad(), loss.backward(), optimizer.step()
-    ...         found = monitor.log(loss=loss)
-    (None, None, None)
-    (None, None, None)
-    (None, None, None)
-    >>> monitor.history.scalars["loss"][0].tolist(), monitor.findings
-    ([1, 2, 3], [])
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with Monitor(model, every=1) as monitor:
+        ...     for _ in range(3):
+        ...         loss = model(torch.ones(4, 2)).square().mean()
+        ...         optimizer.zero_grad(), loss.backward(), optimizer.step()
+        ...         found = monitor.log(loss=loss)
+        (None, None, None)
+        (None, None, None)
+        (None, None, None)
+        >>> monitor.history.scalars["loss"][0].tolist(), monitor.findings
+        ([1, 2, 3], [])
     """
 
     def __init__(
@@ -84,7 +86,8 @@ class Monitor:
             )
         if self.session is not None:
             raise RuntimeError("this Monitor has run already; make another one, with resume= to continue its folder")
-        book = Book(self.to, self.resume, self.rules, provenance(self.model) | self._about())
+        to = None if several() and dist.get_rank() > 0 else self.to  # one folder for all ranks
+        book = Book(to, self.resume if to is not None else None, self.rules, self._about())
         self.session = Session(self.model, self.chosen, self.kinds, self.optimizers, self.every, book)
         self.session.open(self.resume or 0)
         self.open = True
@@ -136,7 +139,8 @@ class Monitor:
         modules = {path: type(module).__name__ for path, module in self.chosen.items()}
         names = named(self.model, self.chosen)
         trained = {names[id(p)]: list(p.shape) for p in self.model.parameters() if p.requires_grad and id(p) in names}
-        return {"modules": modules, "parameters": trained, "what": self.kinds}
+        origin = {} if any(is_sharded(p) for p in self.model.parameters()) else provenance(self.model)
+        return origin | {"modules": modules, "parameters": trained, "what": self.kinds}
 
     def _book(self) -> Book:
         assert self.session is not None  # asked by the callers

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from inspector.hooks.select import names
 from inspector.monitor.measure import Measure
+from inspector.monitor.ranks import is_sharded
 from inspector.monitor.table import SAMPLE, local
 
 Named = list[tuple[str, nn.Parameter]]
@@ -43,6 +44,9 @@ class Parameters:
         """Are the gradients of all that it steps measured? Then their norm is known without another look."""
         self.of(optimizer)
         return "param_grad" in self.kinds and self.plans[optimizer][0] == len(self.plans[optimizer][1])
+
+    def sharded(self, optimizer: Optimizer) -> bool:
+        return any(is_sharded(parameter) for _, parameter in self.of(optimizer))
 
     def before(self, optimizer: Optimizer) -> None:
         self.slots.clear()

@@ -12,11 +12,12 @@ from inspector.monitor.arrival import Array
 from inspector.monitor.measure import Measure, Step
 from inspector.monitor.memory import Memory
 from inspector.monitor.merge import LEAN, merge
+from inspector.monitor.ranks import Ranks, merge_row, pack
 from inspector.monitor.table import HIGH, LOW, Ticket
 from inspector.records.history import LOG2_BINS
 
 _SUBNORMAL = LOG2_BINS.index("2**-14")  # the first bin that float16 holds in full precision
-_RMS = LEAN.index("rms")
+_RMS, _ABSMAX = LEAN.index("rms"), LEAN.index("absmax")
 
 
 class Resolved(NamedTuple):
@@ -36,6 +37,7 @@ class _Rows:
         self.memory, self.names = memory, names
         self.at: list[Array] = []
         self.values: list[Array] = []
+        self.blocks: list[tuple[Array, Array, Array]] = []
         self.squares: list[float] = []  # of the gradients of parameters
 
     def add(self, row: int, statistic: str, value: float) -> None:
@@ -63,7 +65,13 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
             histograms += _samples(ticket, step.dropped, measure, found)
     measure.units.tell(found.add)
     _logits(step, measure, found)
-    _births(step, measure, found)
+    born = _births(step, measure)
+    if measure.ranks is not None:
+        born = _over_ranks(measure.ranks, measure, found, born)
+    for row, value in born.items():
+        found.add(row, "born", value)
+    for block in found.blocks:
+        found.add_block(*block)
     if not found.at:
         return Resolved(step.step, np.array([], dtype=np.int64), np.array([]), histograms, None)
     norm = float(np.sqrt(sum(found.squares))) if found.squares else None
@@ -77,7 +85,7 @@ def _block(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) ->
     kinds = [measure.rows[row][0] for row in merged.rows.tolist()]
     shown = np.array([not kind.startswith("_") and kind not in dropped for kind in kinds], dtype=np.bool_)
     if shown.any():
-        found.add_block(merged.rows[shown], merged.values[shown], merged.present[shown])
+        found.blocks.append((merged.rows[shown], merged.values[shown], merged.present[shown]))
     gradients = np.array([kind == "param_grad" and kind not in dropped for kind in kinds], dtype=np.bool_)
     n, rms = merged.values[gradients, LEAN.index("n")], merged.values[gradients, _RMS]
     found.squares += (n * rms**2).tolist()
@@ -100,11 +108,14 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
     assert ticket.samples is not None
     samples = ticket.samples.numpy()
     counts: dict[int, Array] = {}
+    seen: dict[int, list[Array]] = {}
     for place, taken in ticket.sampled:
-        _shape(ticket.entries[place].row, samples[ticket.entries[place].slot, :taken], measure, found)
         row, slot, n, _ = ticket.entries[place]
+        seen.setdefault(row, []).append(samples[slot, :taken])
         bins = np.bincount(log2_bins(samples[slot, :taken]), minlength=len(LOG2_BINS)) * (n / taken)
         counts[row] = counts[row] + bins if row in counts else bins
+    for row, parts in seen.items():
+        _shape(row, np.concatenate(parts), measure, found)
     kinds: dict[str, tuple[list[str], list[Array]]] = {}
     for row, bins in counts.items():
         kind, name = measure.rows[row]
@@ -145,22 +156,46 @@ def log2_bins(values: Array) -> Array:
     return np.where(exponent == 0xFF, len(LOG2_BINS) - 1, np.where(values == 0, 0, bins))
 
 
-def _births(step: Step, measure: Measure, found: _Rows) -> None:
+def _over_ranks(ranks: Ranks, measure: Measure, found: _Rows, born: dict[int, float]) -> dict[int, float]:
+    """The blocks of all ranks in the place of this one's; returns where things were born on any of them."""
+    rows = np.concatenate([b[0] for b in found.blocks]) if found.blocks else np.array([], dtype=np.int64)
+    values = np.concatenate([b[1] for b in found.blocks]) if found.blocks else np.zeros((0, len(LEAN)))
+    everyone = ranks.gather(pack(rows, values, born, measure.rows, measure.sharded))
+    parts: dict[float, list[tuple[int, Array]]] = {}
+    for rank, packed in enumerate(everyone):
+        for part in packed:
+            parts.setdefault(float(part[0]), []).append((rank, part))
+    found.blocks, found.squares, births = [], [], {}
+    for (kind, name), of_row in [(measure.keys[k], p) for k, p in parts.items() if k in measure.keys]:
+        row = measure.row(kind, name)
+        with np.errstate(all="ignore"):
+            merged, birth, worst = merge_row(of_row, kind, ranks.world)
+        found.blocks.append((np.array([row]), merged[None], np.ones((1, len(LEAN)), dtype=np.bool_)))
+        if not np.isfinite(merged[_ABSMAX]):
+            found.add(row, "rank", float(worst))
+        if birth >= 0:
+            births[row] = birth
+        if kind == "param_grad":
+            found.squares.append(float(merged[0] * merged[_RMS] ** 2))
+    return births
+
+
+def _births(step: Step, measure: Measure) -> dict[int, float]:
     """Mark the first call whose output is not finite though its inputs are; then the first gradient that is not."""
     bad = {device: _not_finite(ticket) for device, ticket in step.tickets.items()}
+    births: dict[int, float] = {}
     if not any(b.any() for b in bad.values()):
-        return
-    forward = False
+        return births
     for call in step.calls:
         broken = [
             row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.table.device][place.entry.slot]
         ]
         given = any(bad[place.table.device][place.entry.slot] for place in call.inputs)
-        forward = forward or bool(broken)
         for row in broken:
-            found.add(row, "born", float(not given))
-    if not forward and "grad" not in step.dropped:
-        _backward_birth(step, measure, found, bad)
+            births[row] = max(births.get(row, 0.0), float(not given))
+    if not births and "grad" not in step.dropped:
+        births |= _backward_birth(step, measure, bad)
+    return births
 
 
 def _not_finite(ticket: Ticket) -> Array:
@@ -168,9 +203,9 @@ def _not_finite(ticket: Ticket) -> Array:
     return np.asarray(~np.isfinite(ticket.numbers.numpy()[:, (LOW, HIGH)]).all(axis=1))
 
 
-def _backward_birth(step: Step, measure: Measure, found: _Rows, bad: dict[torch.device, Array]) -> None:
+def _backward_birth(step: Step, measure: Measure, bad: dict[torch.device, Array]) -> dict[int, float]:
     for device, ticket in step.tickets.items():
         for entry in ticket.entries:
             if measure.rows[entry.row][0] == "grad" and bad[device][entry.slot]:
-                found.add(entry.row, "born", 1.0)
-                return
+                return {entry.row: 1.0}
+    return {}

@@ -20,6 +20,7 @@ from inspector.monitor.ingraph import InGraph, hook_guards, is_compiled
 from inspector.monitor.measure import Measure, Step
 from inspector.monitor.parameters import Parameters, named
 from inspector.monitor.passing import Passing
+from inspector.monitor.ranks import Ranks, key, several
 from inspector.monitor.resolve import resolve
 from inspector.monitor.scalars import Scalars
 from inspector.monitor.schedule import Schedule
@@ -45,6 +46,8 @@ class Session:
         self.model, self.chosen, self.kinds, self.schedule, self.book = model, chosen, kinds, plan, book
         self.guard = Guard()
         self.measure, self.watch, self.scalars = Measure(), Watch(), Scalars()
+        if several():
+            self._join_ranks()
         self.passing = Passing(model, self.measure, kinds, self.guard)
         self.parameters = Parameters(named(model, chosen), self.measure, kinds)
         of = self.guard.of
@@ -59,6 +62,14 @@ class Session:
         self.sampled = -_SAMPLE_EVERY
         self.seconds = self.spent_before = self.flushed = 0.0
         self.began = time.perf_counter()
+
+    def _join_ranks(self) -> None:
+        """Lay out the names of all rows, also of those that this rank never runs."""
+        parameters = named(self.model, self.chosen)
+        self.measure.ranks = Ranks(len(self.chosen), len(parameters))
+        for kind in self.kinds:
+            for name in self.chosen if kind in ("output", "grad") else parameters.values():
+                self.measure.keys[key(kind, name)] = (kind, name)
 
     def open(self, done: int) -> None:
         """Begin after ``done`` steps."""
@@ -92,7 +103,8 @@ class Session:
         """Read all that is under way, waiting for it."""
         self.scalars.send()
         self.book.scalars(self.scalars.take(wait=True))
-        self._receive(wait=True)
+        if self.measure.ranks is None:
+            self._receive(wait=True)
 
     @property
     def cost(self) -> float:
@@ -143,6 +155,8 @@ class Session:
             elif self.boundary.alone and self.parameters.covers(optimizer):
                 self.covered.add(step)
                 return  # the norm follows from what was measured
+        if self.parameters.sharded(optimizer):
+            return  # the norm of a part is no norm
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.watch.look(step, gradients, scale, overflowed)
 
@@ -159,18 +173,25 @@ class Session:
             self.measure.dropped.add("grad")
             self.book.watch([(step, "skipped", float(self.skipped.count))])
             self.skipped.count = 0
+        if self.measure.ranks is not None:
+            self._receive(wait=True)  # the step before, on all ranks at the same place
         if due:
             self.flying.append(self.measure.flush(step))
             if self.graph is not None:
                 self.flying[-1].tickets["graph"] = self.graph.flush()
             self.scalars.send()
-        self._receive(wait=False)
+        if self.measure.ranks is None:
+            self._receive(wait=False)
         self._clock(due)
         self._begin(step + 1)
 
     def _clock(self, due: bool) -> None:
         now = time.perf_counter()
         self.schedule.note(due, now - self.began, self.guard.spent - self.spent_before)
+        if self.measure.ranks is not None:
+            ranks = self.measure.ranks
+            wanted, self.schedule.interval = self.schedule.interval, ranks.interval or self.schedule.interval
+            ranks.interval = wanted if self.schedule.share is not None else 0
         self.seconds += now - self.began
         self.began, self.spent_before = now, self.guard.spent
 
@@ -189,8 +210,8 @@ class Session:
     def _note(self, step: int, norm: float, skipped: bool) -> None:
         """What every step is checked for; a jump, or what is no number, makes the next steps due."""
         self.book.watch([(step, "skipped", 1.0) if skipped else (step, "grad_norm", norm)])
-        if not skipped and self.watch.jumped(norm):
-            self.schedule.alert(step)
+        if not skipped and self.watch.jumped(norm) and self.measure.ranks is None:
+            self.schedule.alert(step)  # over several ranks, only step numbers may decide what is due
 
     def _time_to_look(self) -> bool:
         """Rules look at every measured step, or at every fifth where each step is measured; at once when alarmed."""
@@ -199,5 +220,6 @@ class Session:
 
     def _finish(self) -> None:
         self.catch_up()
+        self._receive(wait=True)
         self.measure.clear()
         self.book.close({"steps": self.boundary.count, "cost": self.cost})

@@ -13,7 +13,7 @@ _CS231N = "cs231n: updates of about a thousandth of the weights; AWS SageMaker D
 
 
 def update_ratio(history: History) -> Iterator[Finding]:
-    """A step moves a weight by more than a tenth of its size, or by less than a millionth, look after look."""
+    """A step moves a weight by more than a fifth of its size, or by less than a millionth, look after look."""
     grid = history.stats.grid("update", "ratio")
     if not len(grid.steps):
         return
@@ -21,12 +21,12 @@ def update_ratio(history: History) -> Iterator[Finding]:
     grown = {name for name, there in zip(grid.names, began, strict=True) if there}
     settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
     reached = set(history.stats.grid("param_grad", "n").names) or weights(history)
-    high = list(lasting(grid, grid.values > 0.1, 2, weights(history) & grown))
+    high = list(lasting(grid, grid.values > 0.2, 2, weights(history) & grown))
     low = list(lasting(settled, settled.values < 1e-6, 5, weights(history) & reached))
     if high:
         name, since, value = max(high, key=lambda held: held.value)
         message = f"each step changes {name}{_more(high)} by {100 * value:.0f} % of its size"
-        yield Finding("update_ratio", name, since, value, 0.1, message, "Lower the learning rate.", _CS231N)
+        yield Finding("update_ratio", name, since, value, 0.2, message, "Lower the learning rate.", _CS231N)
     if low:
         name, since, value = min(low, key=lambda held: held.value)
         message = f"each step changes {name}{_more(low)} by only {value:.1e} of its size"
