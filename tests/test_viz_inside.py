@@ -316,6 +316,23 @@ def test_records_that_have_no_common_picture_are_refused():
         show({})
 
 
+def test_true_evidence_is_marked_and_the_mark_is_explained():
+    record = made.image_attribution(2)
+    mask = torch.zeros(2, 28, 28, dtype=torch.bool)
+    mask[:, 4:9, 4:9] = True
+    figure = show(replace(record, samples=replace(record.samples, evidence=mask)))
+    assert "Orange: the true evidence." in figure.words
+    assert len(figure.axes[0].collections) == 2
+    assert "Orange" not in show(record).words
+
+
+def test_a_map_without_signs_is_not_said_to_speak_against():
+    record = made.image_attribution(1)
+    unsigned = replace(record, values=record.values.abs())
+    assert "how much it counts (no sign)" in texts(show(unsigned))
+    assert "against  ←  0  →  for" in texts(show(record))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["", "import matplotlib.pyplot", "%matplotlib inline"])
 def test_a_notebook_shows_a_picture_exactly_once_and_only_where_it_is_asked(before):

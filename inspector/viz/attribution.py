@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.gridspec import GridSpec
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from inspector.records import Attribution
 from inspector.viz.bars import plot_features
-from inspector.viz.figure import Figure, styled
+from inspector.viz.figure import EVIDENCE, Figure, styled
 from inspector.viz.grid import labelled, show_attributions
 from inspector.viz.heatgrid import show_images
-from inspector.viz.scales import Scale, array, colour_bar, signed
-from inspector.viz.sequences import LANES, grey_axis, plot_series, plot_steps
-from inspector.viz.titles import facts_line, over, sample_label, title_of
+from inspector.viz.scales import Scale, array, colour_bar, sides, signed
+from inspector.viz.sequences import LANES, grey_axis, mark_evidence, plot_series, plot_steps
+from inspector.viz.titles import evidence_note, facts_line, over, sample_label, title_of
 from inspector.viz.tokens import LINE, lines_of, plot_tokens, unpadded
-from inspector.words.facts import Piece, pieces, tokens_of, valid_of
+from inspector.words.facts import Piece, evidence_of, pieces, tokens_of, valid_of
 
 
 def show_attribution(
@@ -29,6 +30,8 @@ def show_attribution(
         return show_attributions(labelled([attribution, *more]), samples=samples, **figure)
     chosen = _choose(pieces(attribution), piece)
     drawn = _PICTURES[chosen.view](attribution, chosen, min(samples, len(attribution.samples)), figure)
+    others = [p.name for p in pieces(attribution) if p.name != chosen.name]
+    drawn.foot(f"Also explained: {', '.join(others)}; choose with piece=…" if others else "")
     drawn.head(title_of(attribution, chosen), facts_line(attribution, min(samples, len(attribution.samples))))
     return drawn
 
@@ -64,10 +67,15 @@ def _lanes(
             valid = valid_of(attribution.samples, i, piece.input.shape[1])
             names = attribution.samples.names.get("features")
             drawn = plot_series(piece.input[i], values[i], names=names, scale=scale, valid=valid, ax=ax)
+            mark_evidence(ax, evidence_of(attribution.samples, i))
             ax.set_title(sample_label(attribution, i).replace("\n", " · "))
         grey_axis(axes[-1])
-        colour_bar(axes, drawn[-1], scale, "against  ←  0  →  for")
-    figure.foot(f"Strips: {scale}. Within a strip the line tells the same value by its height.", _padding(attribution))
+        colour_bar(axes, drawn[-1], scale, sides(values[:shown]))
+    figure.foot(
+        f"Strips: {scale}. Within a strip the line tells the same value by its height.",
+        _padding(attribution),
+        evidence_note(attribution),
+    )
     return figure
 
 
@@ -86,13 +94,14 @@ def _heat_maps(
             valid = valid_of(attribution.samples, i, steps)
             plot_steps(piece.input[i], names=names, valid=valid, ax=tops[i], cmap="Greys", scale=_plain(piece.input[i]))
             one = values[i] if values.dim() == 3 else values[i][:, None]
+            mark_evidence(tops[i], evidence_of(attribution.samples, i))
             drawn = plot_steps(one, scale=scale, names=names if values.dim() == 3 else None, valid=valid, ax=lows[i])
             tops[i].set_title(sample_label(attribution, i).replace("\n", " · "))
             grey_axis(lows[i])
         tops[0].set_ylabel("input")
         lows[0].set_ylabel("attribution")
-        colour_bar(lows, drawn, scale, "against  ←  0  →  for")
-    figure.foot(f"Colours: {scale}.", _padding(attribution))
+        colour_bar(lows, drawn, scale, sides(values[:shown]))
+    figure.foot(f"Colours: {scale}.", _padding(attribution), evidence_note(attribution))
     return figure
 
 
@@ -122,13 +131,22 @@ def _tokens(attribution: Attribution, piece: Piece, shown: int, options: dict[st
         for i, words in enumerate(texts):
             ax = figure.add_subplot(grid[i])
             n = len(words)
-            plot_tokens(words, piece.heat[i][:n], scale=scale, columns=columns, valid=valid[i][:n], ax=ax)
+            boxes = plot_tokens(words, piece.heat[i][:n], scale=scale, columns=columns, valid=valid[i][:n], ax=ax)
+            _frame_evidence(boxes, evidence_of(attribution.samples, i))
             ax.set_title(sample_label(attribution, i).replace("\n", " · "))
     figure.foot(
         f"Red, solid underline: for the target; blue, dashed: against. Colours: {scale}. "
-        "The numbers under the eight largest are their attributions."
+        "The numbers under the eight largest are their attributions.",
+        evidence_note(attribution),
     )
     return figure
+
+
+def _frame_evidence(boxes: list[Rectangle], evidence: Tensor | None) -> None:
+    if evidence is not None and evidence.dim() == 1:
+        for box, true in zip(boxes, evidence.tolist(), strict=False):
+            if true:
+                box.set(edgecolor=EVIDENCE, linewidth=1.6, zorder=3)
 
 
 def _rows(attribution: Attribution, piece: Piece, shown: int, options: dict[str, Any]) -> Figure:

@@ -80,7 +80,7 @@ def _compose(
 ) -> Figure:
     maps = Rows(comparison.attributions, comparison.controls, shown, scale)
     heights = [grid_height(maps)] * grid + [_LEGEND * (1 + (len(comparison.labels) - 1) // 4)] * bool(rows)
-    heights += [0.75 + 0.21 * len(comparison.labels) if i == 0 else 2.3 for i in range(len(rows))]
+    heights += [0.75 + 0.21 * len(comparison.labels) if row[0].__name__ == "scores" else 2.3 for row in rows]
     size = (9.8, sum(heights) + 1.2 + 0.18 * len(_alarms(comparison)))
     figure = Figure(natural=size, **options)
     outer = GridSpec(len(heights), 1, figure=figure, height_ratios=heights)
@@ -137,7 +137,7 @@ def plot_scores(comparison: Comparison, metric: str, *, ax: Axes | None = None) 
     colours = {label: style["color"] for label, style in styles.items()}
     ax = canvas(ax, (3, 0.28 * len(rows) + 0.8))
     ax.set_xlabel(better, color=MUTED)
-    return plot_intervals(rows, ax=ax, reference=control, title=shorten(metric, 26), colours=colours)
+    return plot_intervals(rows, ax=ax, reference=control, title=shorten(metric, 22), colours=colours)
 
 
 def _curve_panels(comparison: Comparison) -> list[Panel]:

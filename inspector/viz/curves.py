@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from inspector.records import Curve
-from inspector.viz.figure import COLOURS, DASHES, MUTED, canvas, panel
+from inspector.viz.figure import COLOURS, DASHES, MUTED, canvas, panel, shorten
 from inspector.viz.scales import BROKEN, Array, array
 
 
@@ -75,7 +75,7 @@ def plot_scalars(
         dashed = DASHES[1] if is_validation(name) else DASHES[0]
         style = {"color": color or COLOURS[i % len(COLOURS)], "ls": dashed}
         marker = "o" if len(steps) == 1 else None
-        lines += ax.plot(steps, array(values), label=name, marker=marker, ms=3, **style)
+        lines += ax.plot(steps, array(values), label=shorten(name, 28), marker=marker, ms=3, **style)
     for steps, values in scalars.values():
         _shade_broken(ax, np.asarray(steps), array(values))
     for step in dict.fromkeys(marks):

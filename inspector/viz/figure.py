@@ -26,6 +26,7 @@ from matplotlib.text import Text
 INK, MUTED, FAINT, ALARM = "#1f2328", "#656d76", "#d8dee4", "#b35900"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")  # Okabe and Ito: safe for all eyes
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # so that colour is never alone
+EVIDENCE = "#e69f00"  # around what is known to be the true evidence
 TITLE, LABEL, SMALL = 10.5, 8.5, 7.5
 _MARGIN = 0.14  # inches around the text of head and foot
 _FALLBACKS = (
@@ -264,7 +265,7 @@ def shorten(name: str, length: int = 34) -> str:
 
 
 def _wrap(words: str, width: float, size: float) -> str:
-    characters = max(int(width * 72 / (0.56 * size)), 8)
+    characters = max(int(width * 72 / (0.6 * size)), 8)
     return "\n".join(line for words_ in words.split("\n") for line in textwrap.wrap(words_, characters) or [""])
 
 

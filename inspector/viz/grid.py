@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 from inspector.records import Attribution
 from inspector.viz.board import Board
 from inspector.viz.figure import Figure, shorten, styled
-from inspector.viz.images import as_picture, thin
+from inspector.viz.images import as_picture, outline, thin
 from inspector.viz.scales import Array, Scale, array, number, signed
 from inspector.viz.strips import strips
-from inspector.viz.titles import sample_label
-from inspector.words.facts import Piece, baseline_of, pieces, target_of, where_of
+from inspector.viz.titles import evidence_note, sample_label
+from inspector.words.facts import Piece, baseline_of, evidence_of, pieces, target_of, where_of
 
 Shared = Literal["shared", "row", "panel"]
 Heats = dict[str, list[Array | None]]
@@ -97,7 +97,7 @@ def draw_grid(rows: Rows, figure: Figure, place: Any) -> None:
     else:
         names = {label: rows.named(label) for label in heats}
         strips(rows.first, figure, place, heats, scales, names)
-    figure.foot(_scale_note(rows.share))
+    figure.foot(_scale_note(rows.share), evidence_note(rows.first))
 
 
 def _heat(piece: Piece, index: int) -> Array | None:
@@ -135,7 +135,8 @@ def _maps(rows: Rows, figure: Figure, place: Any, heats: Heats, scales: dict[str
     board = Board(figure.add_subplot(place), len(heats) + 1, rows.shown, _tall(piece))
     for i in range(rows.shown):
         if piece.input is not None and piece.input.dim() == 4:
-            board.put(as_picture(piece.input[i])[0], 0, i)
+            drawn = board.put(as_picture(piece.input[i])[0], 0, i)
+            outline(board.ax, evidence_of(rows.first.samples, i), drawn.get_extent())
         for row, label in enumerate(heats, start=1):
             _map(board, heats[label][i], row, i, scales[label][i])
     board.label_columns([_column(rows.first, i) for i in range(rows.shown)])

@@ -9,10 +9,10 @@ from torch import Tensor
 from inspector.records import Attribution
 from inspector.viz.board import Board
 from inspector.viz.figure import Figure, styled
-from inspector.viz.images import as_picture, blend, thin
-from inspector.viz.scales import Array, Scale, array, colour_bar, signed
-from inspector.viz.titles import over, sample_label
-from inspector.words.facts import Piece
+from inspector.viz.images import as_picture, blend, outline, thin
+from inspector.viz.scales import Array, Scale, array, colour_bar, sides, signed
+from inspector.viz.titles import evidence_note, over, sample_label
+from inspector.words.facts import Piece, evidence_of
 
 
 class Shown(NamedTuple):
@@ -37,7 +37,7 @@ def show_images(attribution: Attribution, piece: Piece, shown: int, options: dic
     scale = signed([s.heat for s in samples], over=over(shown))
     with styled():
         figure = _draw(attribution, [s.cells(scale) for s in samples], scale, options)
-    figure.foot(f"Colours: {scale}.", _note(samples, given))
+    figure.foot(f"Colours: {scale}.", _note(samples, given), evidence_note(attribution))
     return figure
 
 
@@ -61,9 +61,11 @@ def _draw(attribution: Attribution, samples: list[dict[str, Array]], scale: Scal
             drawn = board.put(pixels, *((k, i) if across else (i, k)), **(scale.style if word == "attribution" else {}))
             if word == "attribution":
                 mappable = drawn
+            if word == "input":
+                outline(board.ax, evidence_of(attribution.samples, i), drawn.get_extent())
     board.label_rows(rows)
     board.label_columns(columns)
-    colour_bar(board.ax, mappable, scale, "against  ←  0  →  for")
+    colour_bar(board.ax, mappable, scale, sides([cells["attribution"] for cells in samples]))
     return figure
 
 

@@ -69,7 +69,7 @@ def _facts(history: History, shown: int) -> str:
 
 def _alarms(history: History, most: int = 5) -> list[str]:
     ordered = sorted(history.findings, key=lambda finding: finding.step)
-    found = [f"▲ {history.unit} {f.step} · {f.message}" for f in ordered[:most]]
+    found = [f"▲ {history.unit} {f.step} · {shorten(f.message, 220)}" for f in ordered[:most]]
     rest = len(history.findings) - most
     return [*found, *([f"… {rest} more findings"] if rest > 0 else [])]
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from inspector.viz.figure import bare, canvas, panel
+from inspector.viz.figure import EVIDENCE, bare, canvas, panel
 from inspector.viz.scales import BROKEN, Array, Scale, array, colour_map, sequential, signed
 
 _BROKEN_RGB = tuple(int(BROKEN[i : i + 2], 16) / 255 for i in (1, 3, 5))
@@ -123,8 +123,10 @@ def default_columns(n: int, height: int, width: int) -> int:
 
 def activity(maps: Tensor | Array) -> Array:
     """(n,) the mean absolute value of each map, by which mosaics are sorted."""
-    values = np.abs(array(maps))
-    return np.nan_to_num(np.nanmean(values.reshape(len(values), -1), axis=1)) if values.size else np.zeros(len(values))
+    values = np.abs(array(maps)).reshape(len(maps), -1)
+    good = np.isfinite(values)
+    total = np.where(good, values, 0.0).sum(axis=1)
+    return np.asarray(total / np.maximum(good.sum(axis=1), 1) + ~good.any(axis=1))  # a map of no numbers is not dead
 
 
 @panel
@@ -149,7 +151,9 @@ def plot_mosaic(
     scale = scale or sequential(values, over=f"{len(values)} maps")
     style = scale.style | {"cmap": scale.cmap.with_extremes(bad="white")}
     drawn = bare(ax).imshow(board, **style)
-    _mark_broken(ax, board, corners, kept.shape[-2:])
+    paint = broken_paint(board, corners, kept.shape[-2:])
+    if paint is not None:
+        ax.imshow(paint, interpolation="nearest")
     _cross_out(ax, [c for c, i in zip(corners, chosen, strict=True) if active[i] == 0], kept.shape[-2:])
     shown = f" · {len(kept)} of {len(values)} shown" if len(kept) < len(values) else ""
     dead = int((active == 0).sum())
@@ -157,14 +161,13 @@ def plot_mosaic(
     return drawn
 
 
-def _mark_broken(ax: Axes, board: Array, corners: list[tuple[int, int]], shape: tuple[int, ...]) -> None:
-    """Broken values inside a map get their own colour; the gaps between maps stay white."""
+def broken_paint(board: Array, corners: list[tuple[int, int]], shape: tuple[int, ...]) -> Array | None:
+    """(H, W, 4): the colour of broken values where a map inside a mosaic has one, clear elsewhere; None where none has."""
     inside = np.zeros(board.shape, dtype=bool)
     for top, left in corners:
         inside[top : top + shape[0], left : left + shape[1]] = True
     broken = inside & np.isnan(board)
-    if broken.any():
-        ax.imshow(np.where(broken[..., None], (*_BROKEN_RGB, 1.0), 0.0), interpolation="nearest")
+    return np.where(broken[..., None], (*_BROKEN_RGB, 1.0), 0.0) if broken.any() else None
 
 
 def _cross_out(ax: Axes, corners: list[tuple[int, int]], shape: tuple[int, ...]) -> None:
@@ -172,3 +175,15 @@ def _cross_out(ax: Axes, corners: list[tuple[int, int]], shape: tuple[int, ...])
     for top, left in corners:
         ax.plot([left - 0.5, left + width - 0.5], [top - 0.5, top + height - 0.5], color="#8c959f", linewidth=0.7)
         ax.plot([left - 0.5, left + width - 0.5], [top + height - 0.5, top - 0.5], color="#8c959f", linewidth=0.7)
+
+
+def outline(ax: Axes, mask: Tensor | None, extent: Any) -> None:
+    """An orange line around the positions of a mask (H, W) on a picture that lies at ``extent``."""
+    if mask is None or mask.dim() != 2 or min(mask.shape) < 2:
+        return
+    left, right, bottom, top = extent
+    padded = np.pad(array(mask.float()), 1)
+    rows, columns = mask.shape
+    x = left + (np.arange(columns + 2) - 0.5) * (right - left) / columns
+    y = top + (np.arange(rows + 2) - 0.5) * (bottom - top) / rows
+    ax.contour(x, y, padded, levels=[0.5], colors=[EVIDENCE], linewidths=1.2)

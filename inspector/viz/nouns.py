@@ -16,11 +16,11 @@ from inspector.viz.bars import plot_intervals
 from inspector.viz.board import Board
 from inspector.viz.curves import plot_curves
 from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, Figure, bare, canvas, panel, shorten, styled
-from inspector.viz.images import as_picture
+from inspector.viz.images import as_picture, outline
 from inspector.viz.scales import Array, Scale, array
 from inspector.viz.sequences import plot_steps
 from inspector.viz.tokens import LINE, lines_of, plot_tokens, unpadded
-from inspector.words.facts import tokens_of, true_of, valid_of
+from inspector.words.facts import evidence_of, tokens_of, true_of, valid_of
 
 MOST_FINDINGS = 40
 
@@ -53,19 +53,9 @@ def _images(samples: Samples, images: Tensor, shown: int, options: dict[str, Any
         board = Board(figure.add_subplot(rows, 1, row + 1), 1, wide, tall)
         for column, i in enumerate(chosen):
             drawn = board.put(as_picture(images[i])[0], 0, column)
-            _outline(board.ax, samples.evidence, i, drawn.get_extent())
+            outline(board.ax, evidence_of(samples, i), drawn.get_extent())
         board.label_columns([_caption(samples, i) for i in chosen])
     return figure
-
-
-def _outline(ax: Axes, evidence: Tensor | None, index: int, extent: Any) -> None:
-    if evidence is not None and evidence.dim() == 3 and bool(evidence[index].any()):
-        left, right, bottom, top = extent
-        mask = array(evidence[index].float())
-        x = np.linspace(left, right, 2 * mask.shape[1] + 1)[1::2]
-        y = np.linspace(top, bottom, 2 * mask.shape[0] + 1)[1::2]
-        if min(mask.shape) > 1:
-            ax.contour(x, y, mask, levels=[0.5], colors=[COLOURS[4]], linewidths=1.2)
 
 
 def _caption(samples: Samples, index: int) -> str:

@@ -136,6 +136,12 @@ def _share(mask: Array) -> float:
     return float(mask.mean()) if mask.size else 0.0
 
 
+def sides(values: Any) -> str:
+    """What the ends of a signed scale mean; where nothing is negative, that the method gives no sign."""
+    finite, _ = _finite(values)
+    return "against  ←  0  →  for" if not finite.size or finite.min() < 0 else "how much it counts (no sign)"
+
+
 def colour_bar(ax: Any, drawn: Any, scale: Scale, label: str = "", **options: Any) -> Any:
     """A colour bar with the limits and 0 as ticks, arrows where values lie beyond, and signs beside the numbers."""
     first = ax[0] if isinstance(ax, (list, tuple)) else ax

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from inspector.viz.figure import FAINT, INK, MUTED, canvas, panel, shorten
+from inspector.viz.figure import EVIDENCE, FAINT, INK, MUTED, canvas, panel, shorten
 from inspector.viz.scales import ABSENT, Array, Scale, array, colour_map, signed
 
 LANES = 8  # more channels than these are shown as an image
@@ -109,6 +109,16 @@ def cover_padding(ax: Axes, valid: Tensor | None) -> None:
 def _runs(mask: Array) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def mark_evidence(ax: Axes, evidence: Tensor | None, low: float = 0.0, high: float = 1.0) -> None:
+    """Orange behind the steps of a mask (T,), between two heights of the axes (0 is the bottom)."""
+    if evidence is None or evidence.dim() != 1:
+        return
+    left, right = ax.get_xlim()
+    for start, stop in _runs(evidence.cpu().numpy()):
+        ax.axvspan(start - 0.5, stop - 0.5, low, high, color=EVIDENCE, alpha=0.25, lw=0, zorder=0)
+    ax.set_xlim(left, right)
 
 
 def grey_axis(ax: Axes, label: str = "step") -> None:

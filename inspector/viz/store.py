@@ -15,8 +15,8 @@ from inspector.sites import Kind
 from inspector.tensors import format_leaf, shape_text, walk
 from inspector.viz.board import Board
 from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled, symlog
-from inspector.viz.images import activity, thin, tile
-from inspector.viz.scales import Array, array, sequential, share
+from inspector.viz.images import activity, broken_paint, thin, tile
+from inspector.viz.scales import BROKEN, Array, array, sequential, share
 
 NAMED = 40  # more sites than these become bands over depth
 _SEEN = 200_000  # elements looked at for the spread of one tensor
@@ -73,10 +73,11 @@ def show_store(
 
         return show_difference(store, *more, **figure)
     kinds = [k for k in ([kind] if kind else store.kinds) if tensors_of(store, k)][:2]
-    mosaics = _pick_maps(store, sample, maps)
+    spreads = aligned(store, kinds)
+    alarms = [*_broken(spreads), *_alarms(store)]
     with styled():
-        drawn = _compose(store, kinds, mosaics, figure)
-    drawn.head(f"Store of {store.model or 'a model'}", _facts(store), *_alarms(store))
+        drawn = _compose(spreads, _pick_maps(store, sample, maps), len(alarms), figure)
+    drawn.head(f"Store of {store.model or 'a model'}", _facts(store), *alarms)
     return drawn
 
 
@@ -102,13 +103,17 @@ def _pick_maps(store: Store, sample: int, most: int) -> dict[str, Array]:
     return {names[i]: array(found[names[i]]) for i in at}
 
 
-def _compose(store: Store, kinds: list[Kind], mosaics: dict[str, Array], options: dict[str, Any]) -> Figure:
-    spreads = aligned(store, kinds)
+def _broken(spreads: dict[Kind, list[Spread]]) -> list[str]:
+    found = [(kind, s.name) for kind, row in spreads.items() for s in row if s.broken]
+    return [f"▲ not finite at {len(found)} sites, first {found[0][0]} of {found[0][1]}"] if found else []
+
+
+def _compose(spreads: dict[Kind, list[Spread]], mosaics: dict[str, Array], alarms: int, options: dict[str, Any]) -> Figure:
+    kinds = list(spreads)
     rows = max(map(len, spreads.values()), default=0)
     tall = 0.9 + 0.2 * rows if rows <= NAMED else 3.2
     heights = [1.95] * bool(mosaics) + [tall] * bool(kinds)
-    size = (9.0, sum(heights) + 1.1 + 0.2 * len(_alarms(store)))
-    figure = Figure(natural=size, **options)
+    figure = Figure(natural=(9.0, sum(heights) + 1.1 + 0.2 * alarms), **options)
     if not heights:
         figure.foot("There is no floating-point tensor to draw.")
         return figure
@@ -141,8 +146,12 @@ def plot_thumbnails(mosaics: dict[str, Array], *, ax: Axes | None = None, most: 
     for column, (name, maps) in enumerate(mosaics.items()):
         scale = sequential(maps)
         kept = maps[np.argsort(-activity(maps), kind="stable")[:most]]
-        pixels, _ = tile(thin(kept), math.ceil(len(kept) ** 0.5), max(1, kept.shape[1] // 14))
+        kept = thin(kept)
+        pixels, corners = tile(kept, math.ceil(len(kept) ** 0.5), max(1, kept.shape[1] // 14))
         drawn.append(board.put(pixels, 0, column, **scale.style | {"cmap": scale.cmap.with_extremes(bad="white")}))
+        paint = broken_paint(pixels, corners, kept.shape[1:])
+        if paint is not None:
+            board.put(paint, 0, column)
         some = f"{len(kept)} of {len(maps)}" if len(kept) < len(maps) else f"{len(maps)}"
         size = "×".join(map(str, maps.shape[1:]))
         labels.append(f"{shorten(name, 17)}\n{some}, {size}\n{scale.range_text}")
@@ -207,6 +216,8 @@ def _bands(ax: Axes, spreads: list[Spread]) -> Any:
     for low, high, alpha in ((0, 6, 0.15), (1, 5, 0.3), (2, 4, 0.6)):
         ax.fill_between(depth, levels[:, low], levels[:, high], color=COLOURS[0], alpha=alpha, lw=0)
     ax.plot(depth, levels[:, 3], color="white", lw=1.0)
+    for site in (i for i, spread in enumerate(spreads) if spread.broken):
+        ax.axvspan(site - 0.5, site + 0.5, color=BROKEN, alpha=0.4, lw=0, zorder=0)
     sizes = _sizes(spreads)
     if sizes.size and sizes.max() > 8 * sizes.min():
         symlog(ax, "y", sizes)

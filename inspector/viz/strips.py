@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpecFromSubplotSpec
+from torch import Tensor
 
 from inspector.records import Attribution
-from inspector.viz.figure import COLOURS, INK, MUTED, SMALL, Figure, panel, shorten
+from inspector.viz.figure import ALARM, COLOURS, INK, MUTED, SMALL, Figure, panel, shorten
 from inspector.viz.scales import Array, Scale, array, colour_map
-from inspector.viz.sequences import LANES, cover_padding
+from inspector.viz.sequences import LANES, cover_padding, mark_evidence
 from inspector.viz.titles import sample_label
 from inspector.viz.tokens import unpadded, visible
-from inspector.words.facts import Piece, pieces, tokens_of, valid_of
+from inspector.words.facts import Piece, evidence_of, pieces, tokens_of, valid_of
 
 NAMED = 44  # more positions than these are not named one by one
 
@@ -44,6 +45,7 @@ def strips(
         top = figure.add_subplot(parts[0], sharex=ax) if signal else ax
         if signal:
             _signal(top, piece, i)
+        (mark_evidence if signal else _bold)(top, evidence_of(first.samples, i))
         top.set_title(sample_label(first, i).replace("\n", " · "))
 
 
@@ -95,6 +97,15 @@ def _positions(ax: Axes, attribution: Attribution, piece: Piece, index: int) -> 
     else:
         ax.locator_params(axis="x", nbins=8, integer=True)
         ax.set_xlabel({"tokens": "token", "row": "feature"}.get(piece.view, "step"), color=MUTED)
+
+
+def _bold(ax: Axes, evidence: Tensor | None) -> None:
+    """The names of the true evidence in orange."""
+    labels = ax.get_xticklabels()
+    if evidence is not None and evidence.dim() == 1 and len(labels) <= len(evidence) <= NAMED:
+        for label, true in zip(labels, evidence.tolist(), strict=False):
+            if true:
+                label.set(color=ALARM, weight="bold")
 
 
 def _names(attribution: Attribution, piece: Piece, index: int, length: int) -> list[str]:

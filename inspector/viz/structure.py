@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -45,17 +46,21 @@ def show_summary(summary: Summary, *, rows: int = 60, **figure: Any) -> Figure:
 
 
 def fold(rows: list[Row], most: int) -> tuple[list[Row], int]:
-    """The rows down to the greatest depth at which at most ``most`` remain, deeper ones added to their parents."""
+    """At most ``most`` rows and the depth they reach: deeper rows are added to their parents, and where one level alone
+    is too long, its tail is summed in a last row."""
     deepest = max((row.depth for row in rows), default=0)
     for depth in range(deepest, -1, -1):
-        if sum(row.depth <= depth for row in rows) <= most:
+        kept = sum(row.depth <= depth for row in rows)
+        if kept <= most and (kept >= most // 6 or depth == deepest):
             return _folded(rows, depth), depth
-    return rows[:most], 0
+    depth = next(d for d in range(deepest + 1) if sum(row.depth <= d for row in rows) > most // 6)
+    flat = _folded(rows, depth)
+    tail = _folded([replace(row, depth=1 - (i == 0)) for i, row in enumerate(flat[most - 1 :])], 0)
+    last = replace(tail[0], name=f"… {len(flat) - most + 1} more", kind="", output="", call=None, depth=depth)
+    return [*flat[: most - 1], last], depth
 
 
 def _folded(rows: list[Row], depth: int) -> list[Row]:
-    from dataclasses import replace
-
     kept: list[Row] = []
     for row in rows:
         if row.depth <= depth or not kept:
@@ -79,11 +84,7 @@ def plot_tree(rows: list[Row], *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.axis("off")
     for y, row in enumerate(rows):
-        call = "" if row.call is None else f"@{row.call}"
-        indent = min(row.depth, 8) * 0.025
-        ax.text(
-            indent, y, shorten((row.name.rpartition(".")[2] or row.name or "(model)") + call, 22), va="center", size=SMALL
-        )
+        ax.text(min(row.depth, 8) * 0.025, y, shorten(_short_name(row), 22), va="center", size=SMALL)
         ax.text(0.42, y, shorten(row.kind, 22), va="center", size=SMALL, color=MUTED)
         ax.text(1.0, y, shorten(row.output, 24), va="center", ha="right", size=SMALL, color=MUTED)
     return ax
@@ -94,12 +95,13 @@ def plot_amounts(rows: list[Row], column: str, *, ax: Axes | None = None) -> Any
     """One amount for each row as a bar with its number; nothing is drawn where it is not known."""
     ax = canvas(ax, (2, 0.2 * len(rows) + 0.5))
     amounts = [_COLUMNS[column](row) or 0 for row in rows]
-    largest = max(amounts, default=0) or 1
-    bars = ax.barh(range(len(rows)), amounts, color=COLOURS[0], alpha=0.55, height=0.7)
-    for y, amount in enumerate(amounts):
+    lengths = [0 if row.name.startswith("…") else amount for row, amount in zip(rows, amounts, strict=True)]
+    largest = max(lengths, default=0) or 1
+    bars = ax.barh(range(len(rows)), lengths, color=COLOURS[0], alpha=0.55, height=0.7)
+    for y, (amount, length) in enumerate(zip(amounts, lengths, strict=True)):
         if amount:
             ax.annotate(
-                _text(column, amount), (amount, y), xytext=(2, 0), textcoords="offset points", va="center", size=SMALL - 0.5
+                _text(column, amount), (length, y), xytext=(2, 0), textcoords="offset points", va="center", size=SMALL - 0.5
             )
     ax.set_xlim(0, 1.55 * largest)
     ax.set_ylim(len(rows) - 0.4, -0.6)
@@ -112,3 +114,9 @@ def _text(column: str, amount: float) -> str:
     if column == "saved_bytes":
         return in_bytes(int(amount))
     return in_seconds(amount) if column == "seconds" else f"{int(amount):,}"
+
+
+def _short_name(row: Row) -> str:
+    """The last part of the name; what is above it is told by the indent."""
+    name = row.name if row.name.startswith("…") else row.name.rpartition(".")[2]
+    return (name or "(model)") + ("" if row.call is None else f"@{row.call}")

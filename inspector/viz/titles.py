@@ -39,3 +39,8 @@ def sample_label(attribution: Attribution, index: int, width: int = 20) -> str:
 def over(shown: int) -> str:
     """The group that a scale is shared by."""
     return f"{shown} samples" if shown > 1 else "this sample"
+
+
+def evidence_note(attribution: Attribution) -> str:
+    """What the orange marks are, where the true evidence is known."""
+    return "Orange: the true evidence." if attribution.samples.evidence is not None else ""

@@ -97,6 +97,12 @@ def valid_of(samples: Samples, index: int, length: int) -> Tensor:
     return samples.valid[index].cpu()
 
 
+def evidence_of(samples: Samples, index: int) -> Tensor | None:
+    """The true evidence of one sample, or None where it is not known or has none."""
+    mask = None if samples.evidence is None else samples.evidence[index]
+    return mask if mask is not None and bool(mask.any()) else None
+
+
 def class_name(samples: Samples, index: Any) -> str:
     """A class by its name where the samples have names for classes."""
     names = samples.names.get("classes")
