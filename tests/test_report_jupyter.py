@@ -23,7 +23,7 @@ CELL = """\
 import torch
 from inspector import Attribution, Samples, report
 inputs = torch.rand(3, 1, 8, 8)
-report("page.html", Attribution(inputs - 0.5, Samples(inputs), method="made by hand", axes=(2, 3)))"""
+report("page.html", "# Opening", Attribution(inputs - 0.5, Samples(inputs), method="made by hand", axes=(2, 3)))"""
 
 
 @pytest.fixture

@@ -60,12 +60,14 @@ def page(chapters: list[Section], title: str, private: bool = False) -> str:
 
 
 def _layout(chapters: list[Section], title: str, private: bool) -> Html:
-    about = f"{len(chapters)} sections. Made by Inspector {__version__}; this file holds everything it shows."
+    about = f"Made by Inspector {__version__}. This file holds everything that it shows."
     hidden = tag("p", "Private page: no input, no activation, only aggregates.", class_="note") if private else ""
     header = tag("header", tag("h1", title), tag("p", about, class_="about"), hidden)
     main = tag("main", *map(_section, chapters), id="main")
     skip = tag("a", "Skip to the content", href="#main", class_="skip")
-    return join([skip, tag("div", header, _contents(chapters), main, class_="layout")])
+    alone = sum(bool(section.title) for section in chapters) < 2  # contents of one thing only take its room
+    contents = "" if alone else _contents(chapters)
+    return join([skip, tag("div", header, contents, main, class_="layout alone" if alone else "layout")])
 
 
 def _contents(chapters: list[Section]) -> Html:
