@@ -84,7 +84,7 @@ def pair(name: str, model: nn.Module, ours: Run, theirs: Run, apart: Callable[[A
         times[1].append(timed(theirs)[0])
     own, their = statistics.median(times[0]), statistics.median(times[1])
     gap = apart(found, wanted)
-    difference = "other draws" if gap is None else f"{gap:.1e}"
+    difference = "-" if gap is None else f"{gap:.1e}"
     row = [name, f"{own:.3f}", f"{their:.3f}", f"{their / own:.1f}", str(mine[0]), str(other[0]), difference]
     print("  ".join(row), flush=True)
     return row
@@ -129,7 +129,9 @@ def one_layer_method(title: str, model: nn.Module, x: Tensor, names: list[str], 
     def ours() -> Any:
         return attribute_layers(model, x, target=5, method=method, where=names, **options)
 
-    return pair(title, model, ours, theirs, largest, n if not options else 1)
+    # Captum's Grad-CAM takes tokens for channels; ours keeps them as positions
+    apart = (lambda *_: None) if method == "grad_cam" and x.dim() == 3 else largest
+    return pair(title, model, ours, theirs, apart, n if not options else 1)
 
 
 def once_each(model: nn.Module, x: Tensor) -> list[str]:

@@ -451,11 +451,13 @@ class Fragile(nn.Module):
         self.conv, self.norm, self.drop = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)
         self.dense = nn.Linear(4 * 36, 10)
         self.register_buffer("runs", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
         self.calls = 0
 
     def forward(self, x):
         self.calls += 1
         self.runs += 1
+        self.replaced = self.replaced + 1
         self.latest = x
         return self.dense(self.drop(torch.relu(self.norm(self.conv(x)))).flatten(1))
 

@@ -158,7 +158,7 @@ class Question:
     def parts(self, count: int, copies: int = 0) -> Iterator[tuple[int, int]]:
         """(start, length) of runs of at most ``copies`` copies of the batch, by default as many as fit into one pass."""
         size = copies or self.copies()
-        return ((start, min(size, count - start)) for start in range(0, count, size))
+        return shown([(start, min(size, count - start)) for start in range(0, count, size)])
 
     def run(self, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Any:
         """The model's answer for these rows of the inputs, with the explained tensors put in place."""
@@ -188,6 +188,15 @@ class Question:
         with torch.no_grad():
             rows = torch.arange(n) % self.size
             return at(watch(self.model, [site.path], lambda: self.run({}, rows), (site.kind,)), site)[1]
+
+
+def shown(parts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The parts, with a progress bar on a terminal where they take more than two seconds."""
+    if len(parts) < 2:
+        return iter(parts)
+    from tqdm import tqdm
+
+    return iter(tqdm(parts, desc="explaining", unit="pass", delay=2, leave=False, disable=None))
 
 
 def expand(inputs: Any, rows: Tensor, size: int, placed: Mapping[Leaf, Tensor]) -> Any:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_HOOKS = (
+_INNER = (
+    *("_parameters", "_buffers", "_modules"),
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
     *("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called"),
 )
@@ -86,22 +87,22 @@ def _same_modules(model: nn.Module) -> Iterator[None]:
 
 
 def _state(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
-    hooks = {name: dict(module.__dict__[name]) for name in _HOOKS if module.__dict__.get(name)}
-    return dict(module.__dict__), hooks
+    inner = {name: dict(module.__dict__[name]) for name in _INNER if name in module.__dict__}
+    return dict(module.__dict__), inner
 
 
-def _restore(module: nn.Module, attributes: dict[str, Any], hooks: dict[str, dict[Any, Any]]) -> None:
-    now = module.__dict__
-    for name in [n for n in now if n not in attributes]:
-        del now[name]
-    for name, value in attributes.items():
-        if now.get(name) is not value:
-            now[name] = value
-    for name in _HOOKS:
-        found = now.get(name)
-        if found is not None and dict(found) != hooks.get(name, {}):
-            found.clear()
-            found.update(hooks.get(name, {}))
+def _restore(module: nn.Module, attributes: dict[str, Any], inner: dict[str, dict[Any, Any]]) -> None:
+    _make_same(module.__dict__, attributes)
+    for name, content in inner.items():
+        _make_same(module.__dict__[name], content)
+
+
+def _make_same(now: dict[Any, Any], before: dict[Any, Any]) -> None:
+    """Give a dictionary its earlier content back, itself staying the same object."""
+    if now.keys() == before.keys() and all(now[key] is value for key, value in before.items()):
+        return
+    now.clear()
+    now.update(before)
 
 
 def private(tensor: Tensor) -> Tensor:
