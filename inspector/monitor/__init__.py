@@ -2,5 +2,6 @@
 
 from inspector.monitor.monitor import Monitor
 from inspector.monitor.rules import RULES, Rule
+from inspector.monitor.sinks import Sink, csv, tensorboard
 
-__all__ = ["RULES", "Monitor", "Rule"]
+__all__ = ["RULES", "Monitor", "Rule", "Sink", "csv", "tensorboard"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,19 @@ from inspector.monitor.diagnosis import WINDOW, Diagnosis, Rules
 from inspector.monitor.folder import Folder, create, reopen
 from inspector.monitor.memory import Memory
 from inspector.monitor.resolve import Resolved
+from inspector.monitor.sinks import Sink
 from inspector.records.history import Finding, History
+
+Target = str | Path | Sink
 
 
 class Book:
-    """The record of one run. ``to``: the folder, or None for memory only; ``resume``: continue there after this step."""
+    """The record of one run. ``to``: a folder, sinks, or nothing; ``resume``: continue in the folder after this step."""
 
-    def __init__(self, to: str | Path | None, resume: int | None, rules: Rules, meta: dict[str, Any]) -> None:
+    def __init__(self, targets: Sequence[Target], resume: int | None, rules: Rules, meta: dict[str, Any]) -> None:
+        folders = [target for target in targets if not callable(target)]
+        self.sinks = [target for target in targets if callable(target)]
+        to = folders[0] if folders else None
         self.memory = Memory(meta)
         self.diagnosis = Diagnosis(rules)
         self.folder: Folder | None = None
@@ -43,6 +49,10 @@ class Book:
         self.alarmed = self.alarmed or not np.isfinite(resolved.values).all()
         if self.folder is not None:
             self.folder.frame(resolved.step, self.memory.series, resolved.at, resolved.values)
+        if self.sinks:
+            keys = [self.memory.series[i] for i in resolved.at.tolist()]
+            tags = [f"{s.kind}/{s.statistic}/{s.name or 'model'}" for s in keys]
+            self._send(resolved.step, dict(zip(tags, resolved.values.tolist(), strict=True)))
         for kind, names, counts in resolved.histograms:
             self.memory.add_histogram(resolved.step, kind, names, counts)
             if self.folder is not None:
@@ -52,8 +62,13 @@ class Book:
         rows = _by_step(values)
         for step, row in rows.items():
             self.memory.add_scalars(step, row)
+            self._send(step, row)
         if self.folder is not None and rows:
             self.folder.rows(list(rows.items()), "scalars")
+
+    def _send(self, step: int, values: dict[str, float]) -> None:
+        for sink in self.sinks:
+            sink(values, step)
 
     def watch(self, values: Iterable[tuple[int, str, float]]) -> None:
         rows = _by_step(values)

@@ -5,7 +5,7 @@ Whatever goes wrong in here switches the monitor off, with one warning; the trai
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from inspector.hooks.select import Where, select
-from inspector.monitor.book import Book
+from inspector.monitor.book import Book, Target
 from inspector.monitor.diagnosis import as_rules
 from inspector.monitor.ingraph import is_compiled
 from inspector.monitor.parameters import named
@@ -33,27 +33,28 @@ KINDS = ("output", "grad", "param", "param_grad", "update", "state")
 class Monitor:
     """Measures a model while it trains; a context manager, or ``start()`` and ``stop()``.
 
-        optimizer: one, several, or None for every optimizer that steps a parameter of the model; the first counts the steps.
-        where: see ``select``; a parameter is measured where it is inside a chosen module. what: kinds among "output", "grad"
-        (of outputs), "param", "param_grad" (the gradient that is applied), "update", "state" (of the optimizer).
-        every: steps between measurements, a function of the step (steps count from 1), or a share of the step time ("2%").
-        to: the run's folder; None keeps the run in memory. resume: continue the run in ``to`` after this step.
-        rules: which rules look at the run, as a table or a list of functions History -> findings.
+    optimizer: one, several, or None for every optimizer that steps a parameter of the model; the first counts the steps.
+    where: see ``select``; a parameter is measured where it is inside a chosen module. what: kinds among "output", "grad"
+    (of outputs), "param", "param_grad" (the gradient that is applied), "update", "state" (of the optimizer).
+    every: steps between measurements, a function of the step (steps count from 1), or a share of the step time ("2%").
+    to: the run's folder; None keeps the run in memory; sinks (see ``sinks``) may
+    stand beside it. resume: continue the run in ``to`` after this step.
+    rules: which rules look at the run, as a table or a list of functions History -> findings.
 
-        >>> import torch
-        >>> from torch import nn
-        >>> model = nn.Linear(2, 1)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> with Monitor(model, every=1) as monitor:
-        ...     for _ in range(3):
-        ...         loss = model(torch.ones(4, 2)).square().mean()
-        ...         optimizer.zero_grad(), loss.backward(), optimizer.step()
-        ...         found = monitor.log(loss=loss)
-        (None, None, None)
-        (None, None, None)
-        (None, None, None)
-        >>> monitor.history.scalars["loss"][0].tolist(), monitor.findings
-        ([1, 2, 3], [])
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with Monitor(model, every=1) as monitor:
+    ...     for _ in range(3):
+    ...         loss = model(torch.ones(4, 2)).square().mean()
+    ...         optimizer.zero_grad(), loss.backward(), optimizer.step()
+    ...         found = monitor.log(loss=loss)
+    (None, None, None)
+    (None, None, None)
+    (None, None, None)
+    >>> monitor.history.scalars["loss"][0].tolist(), monitor.findings
+    ([1, 2, 3], [])
     """
 
     def __init__(
@@ -64,14 +65,15 @@ class Monitor:
         where: Where = "*",
         what: str | Iterable[str] = ("output", "param_grad"),
         every: Every = 10,
-        to: str | Path | None = None,
+        to: Target | Sequence[Target] | None = None,
         resume: int | None = None,
         rules: Any = RULES,
     ) -> None:
-        if resume is not None and to is None:
+        self.targets = _targets(to)
+        if resume is not None and not any(isinstance(target, (str, Path)) for target in self.targets):
             raise ValueError(f"resume={resume} continues a run, but to=None names none; give the run's folder as to=")
         self.model, self.chosen, self.kinds = model, select(model, where), _kinds(what)
-        self.to, self.resume, self.every = to, resume, schedule(every)
+        self.resume, self.every = resume, schedule(every)
         self.optimizers = _optimizers(optimizer)
         self.rules: dict[str, Rule] = dict(as_rules(rules))
         self.session: Session | None = None
@@ -86,8 +88,8 @@ class Monitor:
             )
         if self.session is not None:
             raise RuntimeError("this Monitor has run already; make another one, with resume= to continue its folder")
-        to = None if several() and dist.get_rank() > 0 else self.to  # one folder for all ranks
-        book = Book(to, self.resume if to is not None else None, self.rules, self._about())
+        targets = [] if several() and dist.get_rank() > 0 else self.targets  # one folder for all ranks
+        book = Book(targets, self.resume if targets else None, self.rules, self._about())
         self.session = Session(self.model, self.chosen, self.kinds, self.optimizers, self.every, book)
         self.session.open(self.resume or 0)
         self.open = True
@@ -147,6 +149,13 @@ class Monitor:
         if self.open:
             self.session.guard(self.session.catch_up)
         return self.session.book
+
+
+def _targets(to: Target | Sequence[Target] | None) -> list[Target]:
+    targets: list[Target] = [] if to is None else [to] if isinstance(to, (str, Path)) or callable(to) else list(to)
+    if sum(isinstance(target, (str, Path)) for target in targets) > 1:
+        raise ValueError(f"to={to!r} names several folders; give one, and sinks beside it")
+    return targets
 
 
 def _kinds(what: str | Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,262 @@
+"""What does monitoring cost? Paired ratios of step times, beside whether the numbers are right.
+
+    python benchmarks/monitor.py [--rounds 9] [--threads 1] [--only NAME] [--compiled]
+
+Each round times the plain loop and each monitored loop in turn, so that what else the machine does hits all alike; the
+ratio is the median over the rounds of (monitored / plain in the same round), in CPU time of this thread's process.
+"right" says whether a monitor's gradient norm of one layer is the one that the optimizer applied, under accumulation
+over two micro-batches and clipping; "-" where a tool gives no such number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspector import History, Monitor
+
+Model = tuple[nn.Module, Tensor, Tensor]
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.qkv, self.out, self.heads = nn.Linear(width, 3 * width), nn.Linear(width, width), heads
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, time_, width = x.shape
+        parts = self.qkv(self.norms[0](x)).view(batch, time_, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(*parts, is_causal=True).transpose(1, 2).reshape(batch, time_, width)
+        x = x + self.out(mixed)
+        return x + self.mlp(self.norms[1](x))
+
+
+def gpt() -> Model:
+    model = nn.Sequential(nn.Embedding(256, 128), *(Block(128, 4) for _ in range(4)), nn.LayerNorm(128), nn.Linear(128, 256))
+    tokens = torch.randint(256, (8, 129))
+    return model, tokens[:, :-1], tokens[:, 1:]
+
+
+class Residual(nn.Module):
+    def __init__(self, a: int, b: int, step: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1, self.act1 = nn.Conv2d(a, b, 3, step, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
+        self.conv2, self.norm2, self.act2 = nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
+        self.short = nn.Conv2d(a, b, 1, step, bias=False) if a != b else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))
+        return self.act2(h + self.short(x))
+
+
+def resnet() -> Model:
+    widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    blocks = [Residual(a, b, 2 if a != b else 1) for a, b in itertools.pairwise(widths)]
+    top = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), *blocks, *top)
+    return model, torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
+
+
+def mlp() -> Model:
+    layers = [layer for _ in range(16) for layer in (nn.Linear(256, 256), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(256, 10)), torch.randn(256, 256), torch.randint(10, (256,))
+
+
+class Lstm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(64, 128, num_layers=2, batch_first=True), nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+def lstm() -> Model:
+    return Lstm(), torch.randn(32, 50, 64), torch.randint(10, (32,))
+
+
+MODELS: dict[str, Callable[[], Model]] = {"gpt": gpt, "resnet20": resnet, "mlp": mlp, "lstm": lstm}
+Norms = dict[str, float]  # what a tool says the gradient norm of a parameter is
+
+
+@contextmanager
+def nothing(model: nn.Module) -> Iterator[Norms]:
+    yield {}
+
+
+def ours(every: int) -> Callable[[nn.Module], object]:
+    @contextmanager
+    def monitored(model: nn.Module) -> Iterator[Norms]:
+        norms: Norms = {}
+        with tempfile.TemporaryDirectory() as folder, Monitor(model, every=every, to=Path(folder) / "run") as monitor:
+            yield norms
+            stats = monitor.history.stats
+            for name in stats.where(kind="param_grad").unique("name"):
+                rms, n = (stats.line("param_grad", name, statistic)[1] for statistic in ("rms", "n"))
+                if len(rms):
+                    norms[name] = float(rms[-1] * n[-1] ** 0.5)
+
+    return monitored
+
+
+@contextmanager
+def naive(model: nn.Module) -> Iterator[Norms]:
+    """Six numbers a tensor, each fetched at once; gradients from hooks on the parameters."""
+    norms: Norms = {}
+    kept: list[float] = []
+
+    def six(x: Tensor) -> None:
+        x = x.detach().float()
+        numbers = (x.mean(), x.std(), x.min(), x.max(), (x == 0).float().mean(), x.norm())
+        kept[:] = [number.item() for number in numbers]
+
+    def forward(module: nn.Module, args: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            six(output)
+
+    def gradient(name: str) -> Callable[[Tensor], None]:
+        def hook(grad: Tensor) -> None:
+            six(grad)
+            norms[name] = kept[-1]
+
+        return hook
+
+    handles = [m.register_forward_hook(forward) for m in model.modules()]
+    handles += [p.register_hook(gradient(name)) for name, p in model.named_parameters()]
+    yield norms
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
+def like_composer(model: nn.Module) -> Iterator[Norms]:
+    """Composer's ActivationMonitor: a tensor output is iterated over, so every sample is reduced and fetched alone."""
+
+    def hook(module: nn.Module, args: object, output: object) -> None:
+        for value in output if isinstance(output, (Tensor, tuple)) else ():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                x = value.detach().float()
+                (x.norm().item(), x.mean().item(), x.max().item(), (x == 0).float().mean().item())
+
+    handles = [m.register_forward_hook(hook) for m in model.modules() if not list(m.children())]
+    yield {}
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
+def like_underflow(model: nn.Module) -> Iterator[Norms]:
+    """Hugging Face's DebugUnderflowOverflow: extremes of inputs, outputs and weights of every module."""
+
+    def extremes(x: object) -> None:
+        if isinstance(x, Tensor) and x.is_floating_point():
+            (x.detach().abs().min().item(), x.detach().abs().max().item(), torch.isfinite(x).all().item())
+
+    def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        for value in (*args, output, *module.parameters(recurse=False)):
+            extremes(value)
+
+    handles = [m.register_forward_hook(hook) for m in model.modules()]
+    yield {}
+    for handle in handles:
+        handle.remove()
+
+
+TOOLS: dict[str, Callable[[nn.Module], object]] = {
+    "Monitor every=1": ours(1),
+    "Monitor every=10": ours(10),
+    "naive .item()": naive,
+    "like composer": like_composer,
+    "like HF underflow": like_underflow,
+}
+
+
+def loop(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        output = model(x)
+        loss = F.cross_entropy(output.reshape(-1, output.shape[-1]), y.reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def ratio(
+    make: Callable[[], Model], tool: Callable[[nn.Module], object], rounds: int, compiled: bool
+) -> tuple[float, float]:
+    """(median of monitored / plain, milliseconds of a plain step)."""
+    model, x, y = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    run = torch.compile(model) if compiled else model
+    ratios, plain = [], []
+    for _ in range(rounds):
+        spent = []
+        for watching in (nothing, tool):
+            with watching(run):
+                loop(run, x, y, optimizer, 2)
+                begin = time.process_time()
+                loop(run, x, y, optimizer, 10)
+                spent.append(time.process_time() - begin)
+        plain.append(spent[0] / 10)
+        ratios.append(spent[1] / spent[0])
+    return statistics.median(ratios), 1000 * statistics.median(plain)
+
+
+def right(tool: Callable[[nn.Module], object]) -> str:
+    """Is the norm the one that was applied, under accumulation and clipping?"""
+    model, x, y = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with tool(model) as norms:
+        for half in (slice(0, 128), slice(128, 256)):
+            (F.cross_entropy(model(x[half]), y[half]) / 2).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        true = model[0].weight.grad.norm().item()
+        optimizer.step()
+    if "0.weight" not in norms:
+        return "-"
+    return "yes" if abs(norms["0.weight"] - true) < 1e-4 * true else f"no ({norms['0.weight'] / true:.2g}x)"
+
+
+def size() -> str:
+    """Bytes a value on disk, over 200 steps of the MLP."""
+    model, x, y = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with tempfile.TemporaryDirectory() as folder:
+        with Monitor(model, every=1, to=Path(folder) / "run"):
+            loop(model, x, y, optimizer, 100)
+        whole = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+        return f"{whole / History.load(Path(folder) / 'run').stats.rows:.1f} bytes a value (MLP, every=1, 100 steps)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--compiled", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    models = {name: make for name, make in MODELS.items() if given.only in name}
+    tools = dict(list(TOOLS.items())[:1]) if given.compiled else TOOLS
+    print(f"{'':20}" + "".join(f"{name:>12}" for name in models) + f"{'right':>12}")
+    for label, tool in tools.items():
+        cells = [ratio(make, tool, given.rounds, given.compiled) for make in models.values()]
+        print(f"{label:20}" + "".join(f"{r:12.2f}" for r, _ in cells) + f"{right(tool):>12}", flush=True)
+    print(f"{'plain step, ms':20}" + "".join(f"{ms:12.0f}" for _, ms in cells))
+    print(size())
+
+
+if __name__ == "__main__":
+    main()
