@@ -1,4 +1,7 @@
-"""How records look at the terminal: the tables of the pages, with rich. What would move the cursor is not printed."""
+"""How records look at the terminal: the tables of the pages, with rich. What would move the cursor is not printed.
+
+rich comes with the extra "demo", so it is loaded when something is printed.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,33 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from inspector.records.summary import INDENT
 from inspector.report.tables import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
 WIDE = 200  # where nobody sees it but a file or another program, lines are not folded
 
 
 def console() -> Console:
     """Standard output; made anew each time, since tests and notebooks replace it."""
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def plain(value: object) -> Text:
     """Text without markup and without control characters, which could rewrite what the terminal shows."""
+    from rich.text import Text
+
     return Text("".join(c if c.isprintable() or c in "\n " else "\ufffd" for c in str(value)))
 
 
@@ -85,6 +92,9 @@ def sentence(error: BaseException) -> str:
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[float, str], None]]:
     """A progress bar on standard error: a function of the share that is done and what comes next."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), BarColumn(28), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
     words = TextColumn("{task.description}", markup=False)
     with Progress(*columns, words, console=Console(stderr=True), transient=True) as progress:
@@ -98,6 +108,9 @@ def steps(tell: Callable[[float, str], None]) -> Callable[[int, int, str], None]
 
 
 def rich(table: Table) -> RichTable:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+
     drawn = RichTable(title=plain(table.caption), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(table.head):
         number = i in table.numbers

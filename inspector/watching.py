@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.text import Text
 
 from inspector import printing
 from inspector.records import History
 from inspector.report.tables import Table, findings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 BARS = "▁▂▃▄▅▆▇█"
 TELLING = ("rms", "absmax", "zeros", "dead", "nan", "inf")  # a terminal is not wide enough for all
@@ -21,6 +21,8 @@ LAYERS = 30  # rows of the table of layers; a terminal has not many more
 
 def watch(run: str, *, every: float, once: bool) -> None:
     """Show the run until Ctrl-C, or once. Raises FileNotFoundError where there is none."""
+    from rich.live import Live
+
     if once:
         return printing.console().print(view(History.load(run)))
     with Live(view(History.load(run)), console=printing.console(), screen=False, auto_refresh=False) as live:
@@ -34,6 +36,9 @@ def watch(run: str, *, every: float, once: bool) -> None:
 
 def view(history: History) -> RenderableType:
     """Everything at one glance."""
+    from rich.console import Group
+    from rich.text import Text
+
     wrong = [printing.rich(table) for table in findings(history.findings)]
     calm = [] if wrong else [Text("Nothing found wrong so far.", style="green")]
     return Group(printing.plain(history), *wrong, *calm, printing.rich(curves(history)), printing.rich(layers(history)))
