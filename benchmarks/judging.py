@@ -1,4 +1,4 @@
-"""Each metric against Quantus and captum.metrics on the reference CNN: CPU seconds, forward passes and how far values differ.
+"""Each metric against Quantus and captum.metrics on the reference CNN: CPU seconds, passes and how far values differ.
 
     pip install "inspector[demo,bench]" && python benchmarks/judging.py [--samples 16]
 
@@ -30,7 +30,7 @@ EIGHT_METRICS = ("deletion", "insertion", "deletion_gap", "infidelity", "complet
 
 @contextmanager
 def counted(model):
-    """How often the model ran inside the block, and how much CPU time the block took, which other processes do not change."""
+    """How often the model ran inside the block, and how much CPU time the block took, whatever else is running."""
     seen = {"passes": 0, "examples": 0}
 
     def count(_, inputs, __):
