@@ -172,8 +172,12 @@ def _explained(
                     f"while {label!r} was explaining for the comparison; leave it out of methods=... or correct it"
                 )
                 raise
-        said += [f"{label}: {warning.message}" for warning in caught]
+        said += [_labelled(label, str(warning.message)) for warning in caught]
     return made, said
+
+
+def _labelled(label: str, message: str) -> str:
+    return message if message.startswith(f"{label} ") else f"{label}: {message}"
 
 
 @contextmanager

@@ -52,6 +52,8 @@ def _theirs(row: Row) -> list[str]:
 
 
 def _number(mean: float, spread: float | None) -> str:
+    if math.isnan(mean):
+        return "n/a"
     places = 1 if abs(mean) >= 100 else 4
     return f"{mean:.{places}f}" + ("" if spread is None else f" +- {spread:.{places}f}")
 
