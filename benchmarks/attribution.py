@@ -177,7 +177,7 @@ def perturb(n: int) -> list[Row]:
     from torchvision.models import resnet18
 
     model, x, rows = resnet18().eval(), torch.randn(2, 3, 64, 64), []
-    mask = (torch.arange(64)[:, None] // 8 * 8 + torch.arange(64) // 8).expand(3, 64, 64)
+    mask = (torch.arange(64)[:, None] // 8 * 8 + torch.arange(64) // 8).repeat(3, 1, 1)
     window = {"sliding_window_shapes": (3, 16, 16), "strides": (3, 8, 8)}
     cases: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "occlusion": ("Occlusion", window, window),

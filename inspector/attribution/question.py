@@ -148,7 +148,8 @@ class Question:
             score = self.score(*leaves).detach()
         fixed = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         kept = sum(size for place, size in seen.items() if place not in fixed)
-        self.bytes_per_example = max(1, kept // len(score))
+        own = sum(nbytes(value) for value in values)  # which a model of frozen linear layers does not keep
+        self.bytes_per_example = max(1, (kept + own) // len(score))
         return score
 
     def copies(self) -> int:
