@@ -2,15 +2,17 @@
 
     pip install "inspector[bench]" && python benchmarks/capture.py [--rounds 15] [--only mlp]
 
-Paired: in each round every row runs once on the same model and input, in turn; times are medians over the rounds and
-ratios are medians of the ratios within a round. "right" counts the modules whose stored value is, bit for bit, what the
-module answered with when it answered. Opening and closing the block is part of the time.
+Paired: in each round every row runs once on the same model and input, in turn, on one thread; times are processor time,
+medians over the rounds, and ratios are medians of the ratios within a round. "right" counts the modules whose stored
+values are, bit for bit, what the module answered with when it answered, call by call; a dictionary keeps the last call
+only. Opening and closing the block is part of the time. Tools that are not installed, or that refuse, say so in their row.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import resource
 import statistics
 import subprocess
 import sys
@@ -21,24 +23,36 @@ from functools import partial
 import torch
 from torch import nn
 
-from inspector import borrow, capture
+from inspector import Store, borrow, capture
 from inspector.records.tables import table
 from inspector.tensors import walk
 
+COLUMNS = ["", "ms", "x plain", "x clone hooks", "us a call", "right"]
+WHAT = ("outputs", "gradients")
+SLOW = 15.0  # seconds after which a row is not run again
+
 
 def oracle(model, run):
-    """Every call's output, cloned inside a raw hook: path -> tensors in the order in which the calls ended."""
-    seen, handles = {}, []
+    """Every call's output and its gradient, cloned inside raw hooks: path -> tensors, as the calls ended."""
+    outputs, grads, handles = {}, {}, []
 
     def see(path, module, args, output):
-        seen.setdefault(path, []).extend(t.detach().clone() for _, t in walk(output))
+        outputs.setdefault(path, []).extend(t.detach().clone() for _, t in walk(output))
+        for _, t in walk(output):
+            if t.requires_grad:
+                place = grads.setdefault(path, [])
+                place.append(None)
+                t.register_hook(partial(arrive, place, len(place) - 1))
+
+    def arrive(place, index, grad):
+        place[index] = grad.clone()
 
     for path, module in model.named_modules():
         handles.append(module.register_forward_hook(partial(see, path)))
     run(model)
     for handle in handles:
         handle.remove()
-    return seen
+    return outputs, grads
 
 
 def by_hand(model, run, copying=True, gradients=False):
@@ -53,14 +67,14 @@ def by_hand(model, run, copying=True, gradients=False):
                     t.register_hook(partial(arrive, path))
 
     def arrive(path, grad):
-        grads[path] = grad.clone()
+        grads[path] = [grad.clone()]
 
     for path, module in model.named_modules():
         handles.append(module.register_forward_hook(partial(see, path)))
     run(model)
     for handle in handles:
         handle.remove()
-    return outputs
+    return outputs, grads
 
 
 def inspector(model, run, **options):
@@ -69,12 +83,12 @@ def inspector(model, run, **options):
     return store
 
 
-def outputs_of(store):
+def held(store, kind):
     """What a store holds, path -> tensors; a borrowed value that was overwritten says so, and is left out."""
     found = {}
-    for call in store.values():
+    for call in store.values() if kind in store.kinds else ():
         try:
-            found.setdefault(call.site.path, []).extend(t for _, t in walk(call.output))
+            found.setdefault(call.site.path, []).extend(t for _, t in walk(getattr(call, kind)))
         except RuntimeError:
             found.setdefault(call.site.path, []).append("refused")
     return found
@@ -93,7 +107,7 @@ def with_nnsight(model, run, x, order):
     with traced.trace(x):
         for path in order:
             saved[path] = traced.get(path).output.save()
-    return {path: [t for _, t in walk(value)] for path, value in saved.items()}
+    return {path: [t for _, t in walk(value)] for path, value in saved.items()}, {}
 
 
 def with_torchlens(model, run, x, order):
@@ -101,22 +115,27 @@ def with_torchlens(model, run, x, order):
 
     options = torchlens.options.CaptureOptions(unwrap_when_done=True)
     trace = torchlens.trace(model, x, capture=options)
-    return {path: [t for _, t in walk(trace.modules[path].out)] for path in order}
+    return {path: [t for _, t in walk(trace.modules[path].out)] for path in order}, {}
 
 
 def right(found, seen):
-    """How many modules' values are those of the oracle, out of those that ran; refused ones are counted apart."""
+    """How many modules' outputs and gradients are those of the oracle, out of those that have one."""
     if found is None:
         return "-"
+    both = (held(found, "output"), held(found, "grad")) if isinstance(found, Store) else found
+    return ", ".join(f"{_right(got, true)} {what}" for got, true, what in zip(both, seen, WHAT, strict=True) if got)
+
+
+def _right(found, seen):
     refused = sum("refused" in values for values in found.values())
-    good = sum(
-        len(found.get(path, ())) == len(values) and all(map(same, found[path], values)) for path, values in seen.items()
-    )
-    return f"{good} of {len(seen)}" + f", {refused} refused" * bool(refused)
+    good = sum(len(found.get(path, ())) == len(true) and all(map(same, found[path], true)) for path, true in seen.items())
+    return f"{good} of {len(seen)}" + f" ({refused} refused)" * bool(refused)
 
 
 def same(one, other):
-    return isinstance(one, torch.Tensor) and one.shape == other.shape and torch.equal(one.detach(), other)
+    return (
+        isinstance(one, torch.Tensor) and other is not None and one.shape == other.shape and torch.equal(one.detach(), other)
+    )
 
 
 def resnet18():
@@ -194,31 +213,29 @@ def compared(name, rounds):
     model, x = make()
     run = partial(go, x)
     seen = oracle(copy.deepcopy(model), run)
-    order = [path for path in seen if path]
+    order = [path for path in seen[0] if path]
     rows, notes = rows_of(x, order), {}
     for label in list(rows):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = rows[label](copy.deepcopy(model), run)
-            notes[label] = right(outputs_of(found) if hasattr(found, "coverage") else found, without_root(label, seen))
+            notes[label] = right(found, without_root(label, seen))
         except ImportError:
             notes[label] = "not installed"
             del rows[label]
         except Exception as error:
             notes[label] = f"{type(error).__name__}: {error}".splitlines()[0][:60]
             del rows[label]
-    if name == "training" or "gradients" in notes:
-        notes["Inspector, gradients"] = "-"
     times = timed(rows, model, run, rounds)
-    calls = sum(map(len, seen.values()))
+    calls = sum(map(len, seen[0].values()))
     first, clone = list(rows)[:2]
     return [described(label, times, first, clone, calls, notes[label]) for label in notes]
 
 
 def without_root(label, seen):
     """nnsight and torchlens are asked for the modules inside the model."""
-    return {path: t for path, t in seen.items() if path} if label in ("nnsight", "torchlens") else seen
+    return tuple({path: t for path, t in one.items() if path} for one in seen) if label in ("nnsight", "torchlens") else seen
 
 
 def timed(rows, model, run, rounds):
@@ -227,17 +244,17 @@ def timed(rows, model, run, rounds):
         warnings.simplefilter("ignore")
         for i in range(rounds + 2):
             for label, row in rows.items():
-                start = time.process_time()
-                row(model, run)
-                if i > 1:
-                    times[label].append(time.process_time() - start)
+                if sum(times[label]) < SLOW:
+                    start = time.process_time()
+                    row(model, run)
+                    times[label] += [time.process_time() - start] * (i > 1)
     return times
 
 
 def described(label, times, first, clone, calls, note):
     if label not in times:
         return [label, "-", "-", "-", "-", note]
-    pairs = zip(times[label], times[first], times[clone], strict=True)
+    pairs = zip(times[label], times[first], times[clone], strict=False)  # a slow row has fewer rounds
     ratios, clones, costs = zip(*((t / p, t / c, (t - p) / calls * 1e6) for t, p, c in pairs), strict=True)
     middle = statistics.median
     cells = [f"{middle(times[label]) * 1e3:.2f}", f"{middle(ratios):.3f}", f"{middle(clones):.3f}", f"{middle(costs):.1f}"]
@@ -245,14 +262,19 @@ def described(label, times, first, clone, calls, note):
 
 
 def imports(rounds):
-    """Fresh processes in turn: the median seconds of each import."""
+    """Fresh processes in turn: the median processor seconds of each import."""
+
+    def spent():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     codes = ("import torch", "import inspector", "from inspector import capture")
     times = {code: [] for code in codes}
     for _ in range(rounds):
         for code in codes:
-            start = time.process_time()
+            start = spent()
             subprocess.run([sys.executable, "-c", code], check=True)
-            times[code].append(time.process_time() - start)
+            times[code].append(spent() - start)
     base = statistics.median(times["import torch"])
     return [[code, f"{statistics.median(t):.2f}", f"{statistics.median(t) / base:.3f}"] for code, t in times.items()]
 
@@ -265,9 +287,7 @@ def main():
     torch.set_num_threads(1)
     for name in [given.only] if given.only else CASES:
         if name in CASES:
-            print(
-                f"\n{name}\n{table(['', 'ms', 'x plain', 'x clone hooks', 'us a call', 'right'], compared(name, given.rounds))}"
-            )
+            print(f"\n{name}\n{table(COLUMNS, compared(name, given.rounds))}", flush=True)
     if given.only in (None, "imports"):
         print(f"\nimports\n{table(['', 'seconds', 'x torch'], imports(max(5, given.rounds // 2)))}")
 
