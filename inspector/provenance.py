@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 
 def provenance(model: nn.Module, *, seed: int | None = None) -> dict[str, Any]:
@@ -29,12 +29,12 @@ def checksum(model: nn.Module) -> str:
 
 
 def _shape(tensor: Tensor) -> str:
-    lazy = isinstance(tensor, UninitializedTensorMixin)
+    lazy = is_lazy(tensor)
     return "uninitialized" if lazy else str(tuple(tensor.shape))
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin) or not tensor.numel():
+    if tensor.is_meta or is_lazy(tensor) or not tensor.numel():
         return b""
     dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
     return dense.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

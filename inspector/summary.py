@@ -21,8 +21,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from inspector.counting import MultiplyAdds, kept_for_backward
 from inspector.dry_run import fresh, runnable, untouched
 from inspector.hooks.eager import eager
+from inspector.hooks.frame import Frame
 from inspector.hooks.select import aliases, names, select, unwrap
-from inspector.hooks.tap import Frame, mount
+from inspector.hooks.tap import mount
 from inspector.records import Row, Samples, Summary
 from inspector.records.summary import Operations
 from inspector.tensors import dtype_text, nbytes, run, shape_text, walk

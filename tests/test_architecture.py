@@ -23,7 +23,8 @@ FLOORS = [
     ("floor 6", {"printing", "terminal"}),
     ("floor 6", {"watching"}),
     ("floor 6", {"demo"}),
-    ("floor 6", {"cli", "__main__"}),
+    ("floor 6", {"cli"}),
+    ("floor 6", {"__main__"}),
 ]
 VIEWERS = {"viz", "words", "describe", "report"}
 MAKERS = {"hooks", "models", "attribution", "monitor", "dry_run", "counting", "summary", "metrics"}

@@ -2,9 +2,10 @@
 
 from inspector.hooks.capture import capture
 from inspector.hooks.edit import edit
+from inspector.hooks.frame import Event
 from inspector.hooks.keep import OverwrittenError, borrow, live, offload, snapshot
 from inspector.hooks.select import Where, select
-from inspector.hooks.tap import Event, mount, tap
+from inspector.hooks.tap import mount, tap
 
 __all__ = [
     "Event",

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from inspector.hooks.coverage import cover
+from inspector.hooks.frame import Frame
 from inspector.hooks.gradients import OVERWRITTEN, SEVERAL_RECOMPUTED, Gradients, Place, why_no_gradient
 from inspector.hooks.keep import Arriving, Keep, snapshot
 from inspector.hooks.scaled import label, listening
 from inspector.hooks.select import Where, aliases, names, select, unwrap
-from inspector.hooks.tap import Frame, Mounted, as_kinds, tapped
+from inspector.hooks.tap import Mounted, as_kinds, tapped
 from inspector.provenance import provenance
 from inspector.records.store import Call, Store
 from inspector.sites import Kind, Site

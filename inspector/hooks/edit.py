@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from inspector.hooks.attention_edit import AttentionEdit, forget_edited
 from inspector.hooks.eager import eager
+from inspector.hooks.frame import Frame
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import checkpointing
 from inspector.hooks.refusals import refuse_transforms
 from inspector.hooks.select import find, select
-from inspector.hooks.tap import Frame, mount
+from inspector.hooks.tap import mount
 from inspector.sites import Site
 from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, only_tensor, pick, rebuild, shape_text
 

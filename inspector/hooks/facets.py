@@ -7,19 +7,17 @@ A call that has none gets None and the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from inspector.hooks.attention_edit import edited, forget_edited
 from inspector.hooks.attention_weights import is_stock, mha_weights
 from inspector.hooks.fast_path import FastPaths
+from inspector.hooks.frame import Frame
 from inspector.hooks.gates import gates_of, random_state_of
 from inspector.hooks.watch import Watch
 from inspector.sites import Kind
-
-if TYPE_CHECKING:
-    from inspector.hooks.tap import Frame
 
 _NO_ATTENTION = (
     "it computes no attention that can be seen: no nn.MultiheadAttention, no scaled_dot_product_attention in its own forward"

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from inspector.hooks.frame import Frame
 from inspector.hooks.recompute import checkpointing
 from inspector.hooks.views import View
 from inspector.sites import Kind
 from inspector.tensors import Leaf, walk
-
-if TYPE_CHECKING:
-    from inspector.hooks.tap import Frame
 
 See = Callable[["Frame", Kind, Leaf, Any], None]
 Arrive = Callable[[Tensor | None], None]

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from inspector.hooks.eager import eager
 from inspector.hooks.facets import Facet, Facets
+from inspector.hooks.frame import Enter, Event, Frame, Leave, See, Sink
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.order import keep_last, no_more, observing
 from inspector.hooks.parameters import named_inputs
@@ -28,40 +29,6 @@ from inspector.sites import KINDS, Kind, Site
 from inspector.tensors import Inputs, Leaf, walk
 
 _graph_task = torch._C._current_graph_task_id
-
-
-class Event(NamedTuple):
-    """What was seen: where, the value (nested as the module nests it), the module, and the path of the module that
-    called it (the nearest chosen one; None for the outermost)."""
-
-    site: Site
-    value: Any
-    module: nn.Module
-    parent: str | None
-
-
-class Frame:
-    """One running call of one module. ``index`` counts its calls since the block opened; ``again`` marks the
-    recomputation of an earlier call by activation checkpointing, which is no call of its own.
-
-    Most calls need few of these, so the others stand in the class until they are set: that is faster than setting all.
-    """
-
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}  # noqa: RUF012  # never written into, only replaced
-    raised: BaseException | None = None
-    given: dict[int, int] = {}  # noqa: RUF012  # id of each tensor that came in -> its version then, for gradients
-    scratch: Any = None  # whatever ``enter`` hands to ``leave``
-    facets: Any = None  # what Facets.begin hands to Facets.end
-
-    def __init__(self, path: str, index: int, module: nn.Module, parent: Frame | None, again: bool) -> None:
-        self.path, self.index, self.module, self.parent, self.again = path, index, module, parent, again
-
-
-Enter = Callable[[Frame, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
-Leave = Callable[[Frame, Any], Any]
-Sink = Callable[[Event], None]
-See = Callable[[Frame, Kind, Leaf, Any], None]
 
 
 class Mounted:

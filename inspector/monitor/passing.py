@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.hooks.frame import Frame
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.recompute import checkpointing
-from inspector.hooks.tap import Frame
 from inspector.monitor.measure import Call, Measure, Place
 from inspector.tensors import Leaf, format_leaf, walk
 
