@@ -146,6 +146,7 @@ def _trained(name: str, folder: Path, tell: Tell) -> tuple[nn.Module, list[Histo
     model = models.shipped.build(name)
 
     def epoch(number: int, scalars: Any) -> None:
+        monitor.log(**scalars)
         numbers = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in scalars.items())
         tell(0.5 * number / row.epochs, f"{name}: epoch {number} of {row.epochs}, {numbers}")
 
