@@ -307,6 +307,39 @@ def test_an_input_of_several_is_chosen_by_its_name():
         show(record, piece="middle")
 
 
+AWKWARD = {
+    "video": torch.randn(2, 3, 4, 8, 8),
+    "complex": torch.randn(4, 5, dtype=torch.complex64),
+    "mask": torch.eye(5) > 0,
+    "number": torch.tensor(3.0),
+    "empty": torch.zeros(0, 3),
+    "meta": torch.zeros(3, 3, device="meta"),
+    "sparse": torch.eye(4).to_sparse(),
+    "broken": torch.full((3, 3), float("nan")),
+    "bfloat16": torch.eye(6).bfloat16(),
+    "long": torch.randn(5000),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_any_tensor_is_drawn_and_told_alone_in_a_call_and_in_a_store(name):
+    from inspector import describe
+    from inspector.records import Store
+
+    kept = call("output", AWKWARD[name])
+    store = Store(("output",))
+    store.add(kept)
+    for record in (AWKWARD[name], kept, store):
+        assert show(record).png(dpi=25).startswith(b"\x89PNG")
+    assert describe(kept)
+    assert describe(store)
+
+
+def test_an_empty_batch_has_no_picture():
+    with pytest.raises(ValueError, match="empty"):
+        show(Samples(torch.zeros(0, 1, 8, 8)))
+
+
 def test_records_that_have_no_common_picture_are_refused():
     with pytest.raises(TypeError, match="no common picture"):
         show(made.images_compared(), made.images_compared())

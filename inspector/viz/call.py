@@ -29,6 +29,8 @@ def show_call(call: Call, *, kind: Kind | None = None, sample: int = 0, **option
     """
     for chosen in [kind] if kind else [k for k in _ORDER if k in call.kinds]:
         tensors = [tensor for _, tensor in walk(getattr(call, chosen))]
+        if tensors and (tensors[0].is_nested or not tensors[0].numel()):
+            return tensor_figure(tensors[0], title=f"{call.site._replace(kind=chosen)} ({call.module})")
         if tensors:
             _check(tensors[0], sample, chosen)
             return _DRAWN.get(chosen, _values)(call, chosen, tensors, sample, options)

@@ -97,6 +97,7 @@ def draw_grid(rows: Rows, figure: Figure, place: Any) -> None:
     else:
         names = {label: rows.named(label) for label in heats}
         strips(rows.first, figure, place, heats, scales, names)
+        figure.foot("A minus marks what is clearly negative.")
     figure.foot(_scale_note(rows.share), evidence_note(rows.first))
 
 

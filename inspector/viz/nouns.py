@@ -27,6 +27,8 @@ MOST_FINDINGS = 40
 
 def show_samples(samples: Samples, *, count: int = 12, **figure: Any) -> Figure:
     """The first ``count`` samples with their answers; true evidence is outlined."""
+    if not len(samples):
+        raise ValueError("there are no samples to show: the batch is empty")
     first = next(walk(samples.inputs))[1]
     shown = min(count, len(samples))
     with styled():

@@ -82,7 +82,8 @@ def _absent(store: Store, say: Say) -> Iterator[str]:
 
 
 def _wrong(found: Found, say: Say) -> Iterator[str]:
-    seen = [(name, t) for name, t in found if t.is_floating_point() and not t.is_meta and not t.is_nested and t.numel()]
+    dense = [(name, t.coalesce().values() if t.is_sparse else t) for name, t in found if not t.is_meta and not t.is_nested]
+    seen = [(name, t) for name, t in dense if t.is_floating_point() and t.numel()]
     broken = [name for name, tensor in seen if not bool(torch.isfinite(tensor).all())]
     if broken:
         yield say("store.broken", sites=say.listing(broken), first=broken[0])
