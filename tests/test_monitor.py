@@ -314,3 +314,43 @@ def test_memory_needs_no_folder(tmp_path):
     monitor.history.save(tmp_path / "run.safetensors")
     assert History.load(tmp_path / "run.safetensors").stats.rows == monitor.history.stats.rows
     assert not list(tmp_path.glob(f"**/{FILE}"))
+
+
+def test_where_chooses_modules_and_the_parameters_inside_them():
+    model = nn.Sequential(mlp(), nn.Linear(3, 3))
+    with Monitor(model, where="0*", every=1) as monitor:
+        train(model, 1, monitor)
+    names = monitor.history.stats.unique("name")
+    assert names == ["0.0", "0.1", "0.2", "0", "0.0.weight", "0.0.bias", "0.2.weight", "0.2.bias"]
+    assert len(monitor.history.watch["grad_norm"][0]) == 1
+
+
+def test_the_leaves_of_a_nested_output_have_their_own_rows():
+    model = nn.ModuleDict({"lstm": nn.LSTM(6, 4, batch_first=True)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, where="lstm", every=1, what=("output", "grad")) as monitor:
+        model["lstm"](torch.randn(2, 5, 6))[0].sum().backward()
+        optimizer.step()
+    assert monitor.history.stats.where(kind="output").unique("name") == ["lstm[0]", "lstm[1][0]", "lstm[1][1]"]
+    assert monitor.history.stats.where(kind="grad").unique("name") == ["lstm[0]"]
+
+
+def test_autocast_values_are_measured_in_their_own_type():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, every=1, what=("output", "grad", "param_grad")) as monitor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = model(torch.randn(8, 6))
+        output.float().square().mean().backward()
+        optimizer.step()
+    assert output.dtype == torch.bfloat16
+    assert value(monitor.history, "output", "2", "max", 1) == output.max().item()
+
+
+def test_a_share_of_the_step_time_may_be_given():
+    model = mlp()
+    with Monitor(model, every="5%") as monitor:
+        train(model, 60, monitor)
+    assert 1 <= len(monitor.history.stats.unique("step")) < 60
+    assert 0 < monitor.cost < 1
+    assert monitor.history.meta["cost"] == pytest.approx(monitor.cost, rel=0.5)

@@ -37,15 +37,22 @@ class _Rows:
         self.memory, self.names = memory, names
         self.at: list[Array] = []
         self.values: list[Array] = []
+        self.single: list[tuple[int, str, float]] = []
         self.blocks: list[tuple[Array, Array, Array]] = []
         self.squares: list[float] = []  # of the gradients of parameters
 
     def add(self, row: int, statistic: str, value: float) -> None:
-        first = self.memory.declare(self.names[row], (statistic,))
-        self.at.append(np.array([first]))
-        self.values.append(np.array([value]))
+        self.single.append((row, statistic, value))
 
-    def add_block(self, rows: Array, values: Array, present: Array) -> None:
+    def close(self) -> None:
+        """The blocks come first: they hold every row, so names are declared in execution order."""
+        for block in self.blocks:
+            self._add_block(*block)
+        places = [self.memory.declare(self.names[row], (statistic,)) for row, statistic, _ in self.single]
+        self.at.append(np.array(places, dtype=np.int64))
+        self.values.append(np.array([value for _, _, value in self.single], dtype=np.float64))
+
+    def _add_block(self, rows: Array, values: Array, present: Array) -> None:
         firsts = np.array([self.memory.declare(self.names[row], LEAN) for row in rows.tolist()], dtype=np.int64)
         places = firsts[:, None] + np.arange(len(LEAN))
         self.at.append(places[present])
@@ -70,10 +77,7 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
         born = _over_ranks(measure.ranks, measure, found, born)
     for row, value in born.items():
         found.add(row, "born", value)
-    for block in found.blocks:
-        found.add_block(*block)
-    if not found.at:
-        return Resolved(step.step, np.array([], dtype=np.int64), np.array([]), histograms, None)
+    found.close()
     norm = float(np.sqrt(sum(found.squares))) if found.squares else None
     return Resolved(step.step, np.concatenate(found.at), np.concatenate(found.values), histograms, norm)
 
