@@ -17,6 +17,14 @@ from torch import Tensor, nn
 from inspector import METHODS, Attribution, attribute, models
 
 
+HEAD = [
+    *("---", "orphan: true", "---", "# Every method on every family", ""),
+    "Written by `benchmarks/attribution_matrix.py`. The number beside ok is how far the values are from summing to the",
+    "difference of outputs, as a share of it, where the method claims that they do; untrained models, baseline zero.",
+    "",
+]
+
+
 class Encoder(nn.Module):
     """A stock transformer encoder that reads the mean of its tokens."""
 
@@ -121,7 +129,7 @@ def main() -> None:
     notes = [f"{number}. {text.removeprefix('refused: ')}" for text, number in reasons.items()]
     print("\n".join(notes))
     if chosen.to:
-        chosen.to.write_text("\n".join(["# Every method on every family", "", *lines, "", *notes]) + "\n")
+        chosen.to.write_text("\n".join([*HEAD, *lines, "", *notes]) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ from inspector.tensors import Leaf, nbytes, rebuild
 __all__ = ["Ledger", "Noise", "Question", "Slot", "expand", "run_for"]
 
 
+CACHED = 2**28  # without a graph, a CPU gains nothing from passes beyond this: they leave its caches
+
+
 @dataclass(frozen=True)
 class Slot:
     """One thing that is explained: the tensor at ``leaf`` of the inputs, or the value at ``site`` inside the model,
@@ -143,6 +146,8 @@ class Question:
             seen[tensor.untyped_storage().data_ptr()] = nbytes(tensor)
             return tensor
 
+        if not torch.is_grad_enabled() and values[0].device.type == "cpu":
+            self.budget = min(self.budget, CACHED)
         leaves = [value.detach().requires_grad_() for value in values]
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             score = self.score(*leaves).detach()

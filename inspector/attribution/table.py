@@ -50,6 +50,7 @@ METHODS = Methods(
             baselines=True,
             passes="2 + 1",
             captum="IntegratedGradients",
+            limits="More n_steps help; deep_lift is exact also where the path bends sharply, as at a LayerNorm near zero",
             paper="Sundararajan 2017",
         ),
         "smooth_grad": Method(
