@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from inspector.tensors import digest, dtype_text, shape_text
-from inspector.viz.figure import COLOURS, INK, Figure, canvas, panel, styled
+from inspector.viz.figure import Figure, canvas
 from inspector.viz.images import plot_mosaic, thin
 from inspector.viz.scales import array, colour_bar, sequential
+from inspector.viz.style import COLOURS, INK, panel, styled
 
 
 def tensor_figure(tensor: Tensor, *, title: str = "", axes: tuple[str, str] | None = None, **figure: Any) -> Figure:

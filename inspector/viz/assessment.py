@@ -10,8 +10,9 @@ from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 
 from inspector.records import Assessment
 from inspector.viz.bars import plot_intervals
-from inspector.viz.figure import COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled
+from inspector.viz.figure import Figure, canvas, shorten
 from inspector.viz.scales import array
+from inspector.viz.style import COLOURS, MUTED, SMALL, panel, styled
 from inspector.words.facts import wilson
 
 WRITTEN = 14  # more classes than these have no numbers in their cells

@@ -11,9 +11,10 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from inspector.viz.board import Board
-from inspector.viz.figure import MUTED, Figure, canvas, panel, shorten, styled
+from inspector.viz.figure import Figure, canvas, shorten
 from inspector.viz.images import thin
 from inspector.viz.scales import Array, Scale, array, colour_bar, sequential
+from inspector.viz.style import MUTED, panel, styled
 from inspector.viz.tokens import visible
 
 NAMED = 28  # more tokens than these are not named one by one

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from inspector.records import Attribution
 from inspector.viz.bars import plot_features
-from inspector.viz.figure import EVIDENCE, Figure, styled
+from inspector.viz.figure import Figure
 from inspector.viz.grid import labelled, show_attributions
 from inspector.viz.heatgrid import show_images
 from inspector.viz.scales import Scale, array, colour_bar, sides, signed
 from inspector.viz.sequences import LANES, grey_axis, mark_evidence, plot_series, plot_steps
+from inspector.viz.style import EVIDENCE, styled
 from inspector.viz.titles import evidence_note, facts_line, over, sample_label, title_of
 from inspector.viz.tokens import LINE, lines_of, plot_tokens, unpadded
 from inspector.words.facts import Piece, evidence_of, pieces, tokens_of, valid_of

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from torch import Tensor
 
-from inspector.viz.figure import COLOURS, INK, MUTED, SMALL, canvas, panel, shorten
+from inspector.viz.figure import canvas, shorten
 from inspector.viz.scales import Array, array, number
+from inspector.viz.style import COLOURS, INK, MUTED, SMALL, panel
 
 POSITIVE, NEGATIVE = "#b2182b", "#2166ac"  # the ends of the diverging map
 

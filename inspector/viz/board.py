@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from inspector.viz.figure import FAINT, MUTED, SMALL, bare
+from inspector.viz.figure import bare
 from inspector.viz.scales import Array
+from inspector.viz.style import FAINT, MUTED, SMALL
 
 GAP = 0.07
 

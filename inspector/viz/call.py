@@ -12,11 +12,12 @@ from inspector.sites import Kind
 from inspector.tensors import digest, dtype_text, shape_text, walk
 from inspector.viz.anything import tensor_figure
 from inspector.viz.attention import attention_figure
-from inspector.viz.figure import Figure, styled
+from inspector.viz.figure import Figure
 from inspector.viz.gates import gates_figure
 from inspector.viz.images import plot_mosaic
 from inspector.viz.scales import colour_bar, sequential, signed
 from inspector.viz.sequences import grey_axis, plot_steps
+from inspector.viz.style import styled
 
 _ORDER: tuple[Kind, ...] = ("attention", "gates", "output", "input", "grad", "grad_input")
 

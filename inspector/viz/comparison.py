@@ -13,9 +13,10 @@ from matplotlib.lines import Line2D
 from inspector.records import Comparison, Cost
 from inspector.viz.bars import plot_intervals
 from inspector.viz.curves import looks, plot_curves
-from inspector.viz.figure import MUTED, SMALL, Figure, canvas, panel, shorten, styled
+from inspector.viz.figure import Figure, canvas, shorten
 from inspector.viz.grid import Rows, Shared, check_scale, draw_grid, grid_height
 from inspector.viz.scales import Array, array, colour_map
+from inspector.viz.style import MUTED, SMALL, panel, styled
 from inspector.words.facts import target_of
 
 Part = Literal["grid", "scores", "curves", "agreement", "cost"]

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from inspector.records import Curve
-from inspector.viz.figure import COLOURS, DASHES, MUTED, canvas, panel, shorten
+from inspector.viz.figure import canvas, shorten
 from inspector.viz.scales import BROKEN, Array, array
+from inspector.viz.style import COLOURS, DASHES, MUTED, panel
 
 
 def looks(labels: Sequence[str], controls: Sequence[str] = ()) -> dict[str, dict[str, Any]]:

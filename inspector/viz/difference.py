@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 
 from inspector.records import Store
 from inspector.tensors import shape_text
-from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled
+from inspector.viz.figure import Figure, canvas, shorten
 from inspector.viz.scales import array, number
 from inspector.viz.store import NAMED, tensors_of
+from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel, styled
 
 
 class Difference(NamedTuple):

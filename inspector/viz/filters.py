@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from inspector.viz.figure import bare, canvas, panel
+from inspector.viz.figure import bare, canvas
 from inspector.viz.images import default_columns, plot_mosaic, tile
 from inspector.viz.scales import Array, array, signed
+from inspector.viz.style import panel
 
 
 @panel

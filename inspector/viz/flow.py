@@ -11,8 +11,9 @@ from matplotlib.colors import LogNorm
 from inspector.records import History
 from inspector.records.history import LOG2_BINS
 from inspector.records.stats import Grid, Stats
-from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, canvas, panel, shorten
+from inspector.viz.figure import canvas, shorten
 from inspector.viz.scales import ABSENT, Array, array, colour_map
+from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel
 
 NAMED = 24  # more layers than these are not named one by one
 LINES = 12  # more layers than these are a band instead of lines

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from inspector.viz.figure import COLOURS, DASHES, MUTED, Figure, canvas, panel, styled
+from inspector.viz.figure import Figure, canvas
 from inspector.viz.scales import Array, Scale, array, colour_bar, share, signed
 from inspector.viz.sequences import plot_steps
+from inspector.viz.style import COLOURS, DASHES, MUTED, panel, styled
 
 OPEN, SHUT = 0.9, 0.1  # a gate beyond these is saturated: it passes all or nothing, and hardly learns
 SIGMOID = ("input", "forget", "output", "reset", "update")

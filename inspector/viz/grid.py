@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 
 from inspector.records import Attribution
 from inspector.viz.board import Board
-from inspector.viz.figure import Figure, shorten, styled
+from inspector.viz.figure import Figure, shorten
 from inspector.viz.images import as_picture, outline, thin
 from inspector.viz.scales import Array, Scale, array, number, signed
 from inspector.viz.strips import strips
+from inspector.viz.style import styled
 from inspector.viz.titles import evidence_note, sample_label
 from inspector.words.facts import Piece, baseline_of, evidence_of, pieces, target_of, where_of
 

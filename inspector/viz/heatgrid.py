@@ -8,9 +8,10 @@ from torch import Tensor
 
 from inspector.records import Attribution
 from inspector.viz.board import Board
-from inspector.viz.figure import Figure, styled
+from inspector.viz.figure import Figure
 from inspector.viz.images import as_picture, blend, outline, thin
 from inspector.viz.scales import Array, Scale, array, colour_bar, sides, signed
+from inspector.viz.style import styled
 from inspector.viz.titles import evidence_note, over, sample_label
 from inspector.words.facts import Piece, evidence_of
 

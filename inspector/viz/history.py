@@ -11,10 +11,11 @@ from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 
 from inspector.records import History, Stats
 from inspector.viz.curves import is_validation, plot_scalars, stem
-from inspector.viz.figure import COLOURS, DASHES, Figure, shorten, styled
+from inspector.viz.figure import Figure, shorten
 from inspector.viz.flow import plot_gradient_flow, plot_update_ratio
 from inspector.viz.layers import NAMED, grid_of, layers_bar, pairs_of, plot_layers
 from inspector.viz.scales import Array, number
+from inspector.viz.style import COLOURS, DASHES, styled
 
 _FIRST = {
     "param_grad": ("norm", "rms", "std", "absmax"),

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from inspector.viz.figure import EVIDENCE, bare, canvas, panel
+from inspector.viz.figure import bare, canvas
 from inspector.viz.scales import BROKEN, Array, Scale, array, colour_map, sequential, signed
+from inspector.viz.style import EVIDENCE, panel
 
 _BROKEN_RGB = tuple(int(BROKEN[i : i + 2], 16) / 255 for i in (1, 3, 5))
 _LARGEST = 1200  # more pixels on a side than any figure here has

@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from inspector.records import Finding
 from inspector.records.stats import Grid, Stats
-from inspector.viz.figure import ALARM, MUTED, canvas, panel, shorten
+from inspector.viz.figure import canvas, shorten
 from inspector.viz.scales import ABSENT, BROKEN, Array, colour_map, number, signed
+from inspector.viz.style import ALARM, MUTED, panel
 
 COLUMNS = 1200  # more steps than these are thinned: no figure is wider
 NAMED = 40  # more layers than these are not named one by one

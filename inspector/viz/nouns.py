@@ -15,10 +15,11 @@ from inspector.viz.anything import tensor_figure
 from inspector.viz.bars import plot_intervals
 from inspector.viz.board import Board
 from inspector.viz.curves import plot_curves
-from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, Figure, bare, canvas, panel, shorten, styled
+from inspector.viz.figure import Figure, bare, canvas, shorten
 from inspector.viz.images import as_picture, outline
 from inspector.viz.scales import Array, Scale, array
 from inspector.viz.sequences import plot_steps
+from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel, styled
 from inspector.viz.tokens import LINE, lines_of, plot_tokens, unpadded
 from inspector.words.facts import evidence_of, tokens_of, true_of, valid_of
 

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from inspector.viz.figure import EVIDENCE, FAINT, INK, MUTED, canvas, panel, shorten
+from inspector.viz.figure import canvas, shorten
 from inspector.viz.scales import ABSENT, Array, Scale, array, colour_map, signed
+from inspector.viz.style import EVIDENCE, FAINT, INK, MUTED, panel
 
 LANES = 8  # more channels than these are shown as an image
 

@@ -14,9 +14,10 @@ from inspector.records import Call, Store
 from inspector.sites import Kind
 from inspector.tensors import format_leaf, shape_text, walk
 from inspector.viz.board import Board
-from inspector.viz.figure import ALARM, COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled, symlog
+from inspector.viz.figure import Figure, canvas, shorten, symlog
 from inspector.viz.images import activity, broken_paint, thin, tile
 from inspector.viz.scales import BROKEN, Array, array, sequential, share
+from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel, styled
 
 NAMED = 40  # more sites than these become bands over depth
 _SEEN = 200_000  # elements looked at for the spread of one tensor

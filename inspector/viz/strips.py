@@ -12,9 +12,10 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from torch import Tensor
 
 from inspector.records import Attribution
-from inspector.viz.figure import ALARM, COLOURS, INK, MUTED, SMALL, Figure, panel, shorten
+from inspector.viz.figure import Figure, shorten
 from inspector.viz.scales import Array, Scale, array, colour_map
 from inspector.viz.sequences import LANES, cover_padding, mark_evidence
+from inspector.viz.style import ALARM, COLOURS, INK, MUTED, SMALL, panel
 from inspector.viz.titles import sample_label
 from inspector.viz.tokens import unpadded, visible
 from inspector.words.facts import Piece, evidence_of, pieces, tokens_of, valid_of

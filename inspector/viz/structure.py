@@ -11,7 +11,8 @@ from matplotlib.gridspec import GridSpec
 
 from inspector.records import Row, Summary
 from inspector.records.summary import in_bytes, in_seconds
-from inspector.viz.figure import COLOURS, MUTED, SMALL, Figure, canvas, panel, shorten, styled
+from inspector.viz.figure import Figure, canvas, shorten
+from inspector.viz.style import COLOURS, MUTED, SMALL, panel, styled
 
 _COLUMNS: dict[str, Callable[[Row], Any]] = {
     "parameters": lambda row: row.parameters,

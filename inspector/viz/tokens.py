@@ -17,8 +17,9 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from inspector.viz.figure import FAINT, INK, MUTED, bare, canvas, panel
+from inspector.viz.figure import bare, canvas
 from inspector.viz.scales import Array, Scale, array, number, signed
+from inspector.viz.style import FAINT, INK, MUTED, panel
 
 LINE = 1.75  # height of a line in the grid's units; one unit is the height of a letter's cell
 _VISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
