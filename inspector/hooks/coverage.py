@@ -32,6 +32,8 @@ def cover(
 def _notes(store: Store, path: str) -> dict[str, str]:
     notes: dict[str, dict[str, int]] = {}
     calls = store.by_path.get(path, [])
+    if not any(call.why for call in calls):
+        return {}
     for call in calls:
         for kind, why in call.why.items():
             notes.setdefault(kind, {}).setdefault(why, 0)
