@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from inspector import METHODS, Attribution, attribute, models
 
-
 HEAD = [
     *("---", "orphan: true", "---", "# Every method on every family", ""),
     "Written by `benchmarks/attribution_matrix.py`. The number beside ok is how far the values are from summing to the",

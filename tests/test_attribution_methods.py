@@ -637,3 +637,19 @@ def test_value_zeroing_compares_the_block_with_and_without_a_value():
         torch.testing.assert_close(answer.values, torch.stack(expected, 2)[:, 3].detach(), atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="nothing attends inside"):
         attribute(model, x, target=1, method="value_zeroing", layer="0.layers.1.linear1")
+
+
+ON_EVIDENCE = [n for n, row in METHODS.items() if row.explains != "layer" and not row.helped and not row.tokens]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["patches", "steps"])
+@pytest.mark.parametrize("method", ON_EVIDENCE)
+def test_every_method_finds_planted_evidence_better_than_chance(method, task):
+    model, samples = models.load(task), getattr(models.tasks, f"planted_{task}")().test[:8]
+    try:
+        heat = quietly(model, samples, method=method).heat.abs()
+    except ValueError:
+        pytest.skip("refused on this model, as the matrix says")
+    found = (heat * samples.evidence).sum() / heat.sum()
+    assert found > 1.5 * samples.evidence.float().mean()
