@@ -129,7 +129,7 @@ def test_memory_and_files_stay_small_over_ten_thousand_steps(tmp_path):
     kept = History.load(tmp_path / "run")
     values = kept.stats.rows + sum(len(v) for _, v in kept.scalars.values())
     assert len(kept.scalars["loss"][0]) == 10_000
-    assert len(history.stats.unique("step")) == 1001
+    assert 1001 <= len(history.stats.unique("step")) < 1200  # a jump of the gradient makes the next steps due
     assert size / values < 25
 
 
