@@ -301,3 +301,5 @@ def test_layers_of_a_model_whose_input_has_no_gradient():
 def test_noise_is_refused_for_layer_methods(images):
     with pytest.raises(ValueError, match="noise= goes with"):
         attribute(cnn(), images, target=1, method="grad_cam", layer="0", noise=0.1)
+    with pytest.raises(ValueError, match="noise= goes with"):
+        attribute_layers(cnn(), images, target=1, noise=0.1)

@@ -40,35 +40,25 @@ def attribute_layers(
     several = not isinstance(method, str)
     rows = dict(row_of(name) for name in (method if several else (method,)))
     _check_pass(rows)
-    own: dict[str, dict[str, Any]] = {
-        name: {k: v for k, v in options.items() if k in row.options} for name, row in rows.items()
-    }
-    rest = {k: v for k, v in options.items() if not any(k in taken for taken in own.values())}
-    first = next(iter(rows))
-    common = common_options(rows[first], first, rest)
+    own, common = _options(rows, options)
     question = ask(model, inputs, target, common)
-    passes: dict[Any, dict[Site, Seen]] = {}
-    answers: dict[str, tuple[str, Site, Seen, Tensor]] = {}
+    _refuse_noise(question)
     with untouched(model, seed=common["seed"]):
         path = any(row.baselines for row in rows.values())
         explain_inputs(question, lenient=not path)
         if path:
             question.baselines = explained.baselines_for(question, baselines, at_layer=False)
-        for name, row in rows.items():
-            found = _shared(question, row, where, own[name], passes)
-            for site, short in _keys(list(found)).items():
-                seen = found[site]
-                answers[f"{name}@{short}" if several else short] = name, site, seen, _finish(row, seen, own[name])
+        answers = _answers(question, rows, where, own)
     if not answers:
         raise LookupError(f"none of the layers chosen by where={where!r} has a value that the target depends on")
     made_by, cost = origin(model, common["seed"]), question.ledger.cost()
     return {
-        label: Attribution(
+        f"{name}@{layer}" if several else layer: Attribution(
             values=values,
             samples=question.samples,
             target=question.target.given,
             method=name,
-            layer=label.removeprefix(f"{name}@") if several else label,
+            layer=layer,
             baselines=kept_baselines(question, rows[name]),
             options=own[name],
             delta=seen.delta,
@@ -76,8 +66,34 @@ def attribute_layers(
             axes=seen.positions if common["axes"] is None else common["axes"],
             model=made_by,
         )
-        for label, (name, _, seen, values) in answers.items()
+        for (name, layer), (seen, values) in answers.items()
     }
+
+
+def _options(rows: Mapping[str, Method], options: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Each method's own options, and those that all share; one that is nobody's is refused."""
+    own = {name: {k: v for k, v in options.items() if k in row.options} for name, row in rows.items()}
+    rest = {k: v for k, v in options.items() if not any(k in taken for taken in own.values())}
+    first = next(iter(rows))
+    return own, common_options(rows[first], first, rest)
+
+
+def _answers(
+    question: Question, rows: Mapping[str, Method], where: Where, own: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], tuple[Seen, Tensor]]:
+    """(method, layer) -> what was seen there and what the method makes of it."""
+    passes: dict[Any, dict[Site, Seen]] = {}
+    answers = {}
+    for name, row in rows.items():
+        found = _shared(question, row, where, own[name], passes)
+        for site, layer in _keys(list(found)).items():
+            answers[name, layer] = found[site], _finish(row, found[site], own[name])
+    return answers
+
+
+def _refuse_noise(question: Question) -> None:
+    if question.noise is not None:
+        raise ValueError("noise= goes with methods that explain inputs, such as saliency, not with layer methods")
 
 
 def _check_pass(rows: Mapping[str, Method]) -> None:
@@ -113,10 +129,7 @@ def at_one_layer(
     question: Question, row: Method, site: Site, baselines: Any, options: Mapping[str, Any]
 ) -> tuple[Tensor, Any, Tensor | None]:
     """Values, positions and delta of a layer method at one site."""
-    if question.noise is not None:
-        raise ValueError(
-            "noise= goes with methods that explain inputs, such as saliency, not with layer methods such as CAMs"
-        )
+    _refuse_noise(question)
     explain_inputs(question, lenient=not row.baselines)
     if row.baselines or baselines is not None:
         question.baselines = explained.baselines_for(question, baselines, at_layer=False)
