@@ -86,18 +86,27 @@ def recursion():
 
 
 def dict_output():
-    return Function(lambda s, x: {"logits": s.head(s.body(x)), "hidden": s.body(x)}, body=nn.Linear(6, 5), head=nn.Linear(5, 4))
+    return Function(
+        lambda s, x: {"logits": s.head(s.body(x)), "hidden": s.body(x)}, body=nn.Linear(6, 5), head=nn.Linear(5, 4)
+    )
 
 
 def dataclass_output():
-    return Function(lambda s, x: Answer(s.head(h := s.body(x)), h), body=Function(lambda s, x: Answer(x * 2).logits), head=nn.Linear(6, 4))
+    return Function(
+        lambda s, x: Answer(s.head(h := s.body(x)), h),
+        body=Function(lambda s, x: Answer(x * 2).logits),
+        head=nn.Linear(6, 4),
+    )
 
 
 def nested_output():
     def inner(self, x):
         return Pair(self.a(x), [self.b(x), {"deep": (self.a(x) * 2, None, 3)}])
 
-    return Function(lambda s, x: s.inner(x).first + s.inner(x).second[1]["deep"][0], inner=Function(inner, a=nn.Linear(6, 4), b=nn.Linear(6, 4)))
+    return Function(
+        lambda s, x: s.inner(x).first + s.inner(x).second[1]["deep"][0],
+        inner=Function(inner, a=nn.Linear(6, 4), b=nn.Linear(6, 4)),
+    )
 
 
 def lstm():
@@ -110,7 +119,9 @@ def lstm():
 
 def packed():
     def forward(self, x):
-        sequence = pack_padded_sequence(x.reshape(4, 3, 2), torch.tensor([3, 2, 1, 3]), batch_first=True, enforce_sorted=False)
+        sequence = pack_padded_sequence(
+            x.reshape(4, 3, 2), torch.tensor([3, 2, 1, 3]), batch_first=True, enforce_sorted=False
+        )
         states, _ = self.gru(sequence)
         return self.head(pad_packed_sequence(states, batch_first=True)[0].sum(1))
 
@@ -132,7 +143,9 @@ def half_frozen():
 
 
 def views():
-    return nn.Sequential(nn.Linear(6, 6), nn.Unflatten(1, (2, 3)), nn.Flatten(), nn.ReLU(inplace=True), nn.Identity(), nn.Dropout(0.0))
+    return nn.Sequential(
+        nn.Linear(6, 6), nn.Unflatten(1, (2, 3)), nn.Flatten(), nn.ReLU(inplace=True), nn.Identity(), nn.Dropout(0.0)
+    )
 
 
 def chunked():
@@ -145,7 +158,9 @@ def chunked():
 
 
 def keywords():
-    return Function(lambda s, x: s.inner(scale=2.0, x=x), inner=Function(lambda s, *, x, scale: s.a(x) * scale, a=nn.Linear(6, 4)))
+    return Function(
+        lambda s, x: s.inner(scale=2.0, x=x), inner=Function(lambda s, *, x, scale: s.a(x) * scale, a=nn.Linear(6, 4))
+    )
 
 
 def norms():
@@ -162,11 +177,17 @@ def unused_branch():
 
 
 def embedded():
-    return Function(lambda s, x: s.head(s.table((x.abs() * 3).long() % 7).mean(1)), table=nn.Embedding(7, 5), head=nn.Linear(5, 4))
+    return Function(
+        lambda s, x: s.head(s.table((x.abs() * 3).long() % 7).mean(1)), table=nn.Embedding(7, 5), head=nn.Linear(5, 4)
+    )
 
 
 def parametrized():
-    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.utils.parametrizations.spectral_norm(nn.Linear(5, 4)))
+    return nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)),
+        nn.ReLU(),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(5, 4)),
+    )
 
 
 def attention():
@@ -180,11 +201,17 @@ def attention():
 
 def encoder():
     layer = nn.TransformerEncoderLayer(4, 2, dim_feedforward=8, dropout=0.0, batch_first=True)
-    return Function(lambda s, x: s.enc(x.reshape(4, 3, 2).repeat(1, 1, 2)).mean(1), enc=nn.TransformerEncoder(layer, 2, enable_nested_tensor=False))
+    return Function(
+        lambda s, x: s.enc(x.reshape(4, 3, 2).repeat(1, 1, 2)).mean(1),
+        enc=nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+    )
 
 
 def conv():
-    return Function(lambda s, x: s.body(x.reshape(4, 1, 2, 3)).flatten(1), body=nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(inplace=True), nn.MaxPool2d((1, 2))))
+    return Function(
+        lambda s, x: s.body(x.reshape(4, 1, 2, 3)).flatten(1),
+        body=nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(inplace=True), nn.MaxPool2d((1, 2))),
+    )
 
 
 def functional():

@@ -237,19 +237,30 @@ def tapped(
             see(frame, "output", (), output)
         if grad_too:
             gradients.watch(frame, output, "grad", see)
-        for kind, (value, why) in found.items():
-            if value is not None:
-                see(frame, kind, (), value)
-            elif lacks is not None:
-                lacks(frame, kind, why)
+        _tell(frame, found, see, lacks)
 
-    with eager(), mount(modules, enter=enter, leave=leave, guard=refuse_transforms) as mounted:
-        try:
-            yield mounted
-        finally:
-            gradients.close()
-            if facets is not None:
-                facets.close()
+    mounting = mount(modules, enter=enter, leave=leave, guard=refuse_transforms)
+    with eager(), mounting as mounted, _closing(gradients, facets):
+        yield mounted
+
+
+def _tell(frame: Frame, found: Mapping[Kind, Facet], see: See, lacks: Callable[[Frame, Kind, str], None] | None) -> None:
+    """Send on the attention and gates of a call, or why it has none."""
+    for kind, (value, why) in found.items():
+        if value is not None:
+            see(frame, kind, (), value)
+        elif lacks is not None:
+            lacks(frame, kind, why)
+
+
+@contextmanager
+def _closing(gradients: Gradients, facets: Facets | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        gradients.close()
+        if facets is not None:
+            facets.close()
 
 
 def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:

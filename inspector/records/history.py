@@ -14,7 +14,7 @@ from inspector.records.stats import Column, Series, Stats
 
 __all__ = ["LOG2_BINS", "Column", "Finding", "History", "Series", "Stats"]
 
-# What each bin of a histogram counts: zeros, then 2**e <= the absolute value < 2**(e + 1) for e from -40 to 23 (the first and the
+# What each bin of a histogram counts: zeros, then 2**e <= |v| < 2**(e + 1) for e from -40 to 23 (the first and the
 # last take what lies beyond), then what is not finite. One set for all, so that counts can be added.
 LOG2_BINS: tuple[str, ...] = ("zero", *(f"2**{e}" for e in range(-40, 24)), "not finite")
 
