@@ -225,10 +225,7 @@ def tapped(
             if grad_too and frame.raised is None:
                 gradients.watch_again(frame, output, see)
             return
-        found: dict[Kind, Facet] = {}
-        if facets is not None:
-            found = facets.end(frame, output)
-            frame.args, frame.kwargs = (), {}  # a tensor whose hook knows its own frame would never be freed
+        found = {} if facets is None else _facets_of(facets, frame, output)
         if end is not None:
             end(frame, output)
         if frame.raised is not None:
@@ -242,6 +239,12 @@ def tapped(
     mounting = mount(modules, enter=enter, leave=leave, guard=refuse_transforms)
     with eager(), mounting as mounted, _closing(gradients, facets):
         yield mounted
+
+
+def _facets_of(facets: Facets, frame: Frame, output: Any) -> dict[Kind, Facet]:
+    found = facets.end(frame, output)
+    frame.args, frame.kwargs = (), {}  # a tensor whose hook knows its own frame would never be freed
+    return found
 
 
 def _tell(frame: Frame, found: Mapping[Kind, Facet], see: See, lacks: Callable[[Frame, Kind, str], None] | None) -> None:
