@@ -54,7 +54,7 @@ def address(log):
     raise TimeoutError(log.read_text())
 
 
-def test_the_page_is_inline_in_jupyterlab_and_its_pickers_work(lab):
+def test_the_page_is_inline_in_jupyterlab_and_its_pickers_work(lab, tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -70,4 +70,5 @@ def test_the_page_is_inline_in_jupyterlab_and_its_pickers_work(lab):
         assert "sample 2" in viewer.locator(".foot").inner_text()
         frame.locator("nav a").first.click()
         assert frame.locator("h2").last.inner_text() == "made by hand"
+        page.screenshot(path=tmp_path / "jupyterlab.png")
         browser.close()

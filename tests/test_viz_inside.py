@@ -27,6 +27,7 @@ from inspector.viz import (
     show,
 )
 from inspector.viz.gates import saturated
+from inspector.viz.layers import plot_layers
 
 
 def call(kind, value, **more):
@@ -233,6 +234,15 @@ def test_update_ratios_stand_beside_the_usual_one_in_a_thousand():
     assert len(lines) == 3
     usual = [line for line in lines[0].axes.lines if list(line.get_ydata()) == [1e-3, 1e-3]]
     assert len(usual) == 1
+
+
+def test_on_log_colours_zero_is_black_and_not_the_colour_of_what_was_not_measured():
+    cells = np.array([[1.0, 1e-4, 0.0, 0.0]])
+    present = np.array([[True, True, True, False]])
+    series = [Series("output", name, "std") for name in "abcd"]
+    drawn = plot_layers(Stats.dense(np.arange(1), series, cells, present), "output", "std")
+    paint = drawn.axes.images[1].get_array()[:, 0]
+    assert paint.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
 
 
 def test_many_update_ratios_become_a_band():

@@ -62,9 +62,11 @@ def _recurrent_backward(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Captum's remarks on requires_grad and on its own hooks are about its workings, not about the user's model."""
+    """Captum's remarks on requires_grad, on its own hooks and, when it is first loaded in a notebook, on its progress bar
+    are about its workings, not about the user's model."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"captum\..*")
+        warnings.filterwarnings("ignore", message="IProgress not found")
         yield
 
 

@@ -123,11 +123,14 @@ class Summary(Saved):
 
     def _repr_html_(self) -> str:
         head, rows = self.cells()
-        cells = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[:SHOWN]]
+        sides = ["text-align:right" if name in NUMBERS else "text-align:left" for name in head]
+        style = [f'style="{side};white-space:nowrap"' for side in sides]
+        cells = ["".join(f"<td {s}>{html.escape(cell)}</td>" for s, cell in zip(style, row, strict=True)) for row in rows]
+        body = "".join(f"<tr>{row}</tr>" for row in cells[:SHOWN])
         more = [f"{SHOWN} of {len(rows)} rows shown"] * (len(rows) > SHOWN)
-        names = "".join(f"<th>{name}</th>" for name in head)
+        names = "".join(f"<th {s}>{name}</th>" for s, name in zip(style, head, strict=True))
         lines = "".join(f"<div>{html.escape(line)}</div>" for line in [*self.totals(), *more])
-        return f"<table><thead><tr>{names}</tr></thead><tbody>{''.join(cells)}</tbody></table>{lines}"
+        return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>{lines}"
 
 
 SHOWN = 500

@@ -17,6 +17,7 @@ from inspector.viz.scales import ABSENT, BROKEN, Array, colour_map, number, sign
 from inspector.viz.style import ALARM, MUTED, panel
 
 COLUMNS = 1200  # more steps than these are thinned: no figure is wider
+NOTHING = "#000000"  # exactly 0 where colours are logarithmic
 NAMED = 40  # more layers than these are not named one by one
 
 
@@ -65,10 +66,9 @@ def plot_layers(
     shape = found.values.shape
     extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
     drawn = ax.imshow(found.values, norm=norm, cmap=cmap, aspect="auto", interpolation="nearest", extent=extent)
-    broken = found.present & ~np.isfinite(found.values)
-    if broken.any():
-        paint = np.where(broken[..., None], _rgba(BROKEN), 0.0)
-        ax.imshow(paint, aspect="auto", interpolation="nearest", extent=extent)
+    _paint(ax, found.present & ~np.isfinite(found.values), BROKEN, extent)
+    if isinstance(norm, LogNorm):  # it has no place for 0, which would look as if nothing had been measured
+        _paint(ax, found.present & (found.values == 0), NOTHING, extent)
     _axes(ax, found, unit)
     _marks(ax, found, findings or [])
     ax.set_title(f"{kind} · {statistic}{how}")
@@ -82,7 +82,7 @@ def _colours(values: Array) -> tuple[Normalize, Colormap, str]:
         return signed(finite).norm, colour_map("RdBu_r").with_extremes(bad=ABSENT), ""
     if positive.size and positive.max() > 100 * positive.min():
         low = max(float(positive.min()), float(positive.max()) * 1e-12)
-        cmap = colour_map("viridis").with_extremes(bad=ABSENT, under="black")
+        cmap = colour_map("viridis").with_extremes(bad=ABSENT, under=NOTHING)
         return (
             LogNorm(low, max(float(np.percentile(positive, 99)), low * 10)),
             cmap,
@@ -91,6 +91,11 @@ def _colours(values: Array) -> tuple[Normalize, Colormap, str]:
     high = float(np.percentile(finite, 99)) if finite.size else 1.0
     low = 0.0 if not finite.size or finite.min() < 0.5 * high else float(np.percentile(finite, 1))
     return Normalize(low, high if high > low else low + 1.0), colour_map("viridis").with_extremes(bad=ABSENT), ""
+
+
+def _paint(ax: Axes, cells: Array, colour: str, extent: tuple[float, ...]) -> None:
+    if cells.any():
+        ax.imshow(np.where(cells[..., None], _rgba(colour), 0.0), aspect="auto", interpolation="nearest", extent=extent)
 
 
 def _rgba(colour: str) -> tuple[float, ...]:
