@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inspector.attribution import Neuron as Neuron
     from inspector.attribution import attribute as attribute
     from inspector.attribution import attribute_layers as attribute_layers
+    from inspector.attribution import attribute_targets as attribute_targets
     from inspector.describe import describe as describe
     from inspector.hooks import Event as Event
     from inspector.hooks import Where as Where
@@ -64,7 +65,7 @@ _HOMES = {
         *("Samples", "Scores", "Store", "Summary", "Task"),
     ),
     "inspector.hooks": ("Event", "Where", "borrow", "capture", "edit", "live", "offload", "select", "snapshot", "tap"),
-    "inspector.attribution": ("METHODS", "Neuron", "attribute", "attribute_layers"),
+    "inspector.attribution": ("METHODS", "Neuron", "attribute", "attribute_layers", "attribute_targets"),
     "inspector.metrics": ("METRICS", "compare", "score"),
     "inspector.monitor": ("RULES", "Monitor"),
     "inspector.viz": ("show",),

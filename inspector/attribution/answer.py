@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ from inspector.attribution.noise import combined, noisy
 from inspector.attribution.origin import origin
 from inspector.attribution.places import known
 from inspector.attribution.question import Question
+from inspector.attribution.sharing import Sharing
+from inspector.attribution.targets import Target, by_name
 from inspector.attribution.untouched import untouched
-from inspector.records import Attribution
+from inspector.records import Attribution, Cost
 from inspector.sites import Site
 from inspector.tensors import walk
 
@@ -52,31 +55,88 @@ def attribute(
     common = common_options(row, name, options)
     check_layer(row, name, layer, model)
     question = ask(model, inputs, target, common)
-    with untouched(model, seed=common["seed"]):
+    asked = Asked(name, row, layer, baselines, explain, options, common)
+    attribution = _record(question, asked, *_explain(question, asked), question.ledger.cost())
+    _warn_incomplete(asked, attribution)
+    return attribution
+
+
+def attribute_targets(
+    model: nn.Module,
+    inputs: Any,
+    targets: Iterable[Any] | Mapping[Any, Any],
+    *,
+    method: str = "integrated_gradients",
+    layer: str | Site | None = None,
+    baselines: Any = None,
+    explain: Any = None,
+    **options: Any,
+) -> dict[Any, Attribution]:
+    """``attribute`` for several targets from the same forward passes: one attribution per target, keyed by it.
+
+    targets: what ``attribute`` takes as target, several of them; a mapping names them, such as {"cat": 281, "dog": 207}.
+    Targets that cannot be keys, such as tensors, are keyed by their place. The answers are those of one target at a time;
+    each target costs its own backward passes. ``cost`` is that of all passes together, the same for every target.
+    lrp, attention methods and functions are run for each target anew, and so is what the budget (bytes) cannot hold.
+    """
+    name, row = row_of(method)
+    common = common_options(row, name, options)
+    check_layer(row, name, layer, model)
+    named = by_name(targets)
+    first = ask(model, inputs, next(iter(named.values())), common)
+    first.sharing = None if row.alone else Sharing(first.budget)
+    asked, found = Asked(name, row, layer, baselines, explain, options, common), {}
+    for key, target in named.items():
+        question = replace(first, target=Target(target, first.samples))
+        found[key] = question, _explain(question, asked)
+    cost = first.ledger.cost()
+    answers = {key: _record(question, asked, *answer, cost) for key, (question, answer) in found.items()}
+    for attribution in answers.values():
+        _warn_incomplete(asked, attribution)
+    return answers
+
+
+class Asked(NamedTuple):
+    """What was asked for, as it came through the door."""
+
+    name: str
+    row: Method
+    layer: str | Site | None
+    baselines: Any
+    explain: Any
+    options: Mapping[str, Any]
+    common: Mapping[str, Any]
+
+
+def _explain(question: Question, asked: Asked) -> tuple[Any, Any, Tensor | None]:
+    """Values, axes of positions and delta; the model is left as it was."""
+    row, layer, model = asked.row, asked.layer, question.model
+    if question.sharing is not None:
+        question.sharing.restart()
+    with untouched(model, seed=asked.common["seed"]):
         if row.check is not None:
             row.check(model)
         if row.at_layer is not None and layer is not None:
-            values, slots_axes, delta = at_one_layer(question, row, known(model, layer), baselines, options)
-        else:
-            question.layer = known(model, layer) if row.helped and layer is not None else None
-            at = None if row.helped else layer
-            values, slots_axes, delta = _at_slots(question, row, explain, at, baselines, options)
-    attribution = Attribution(
+            return at_one_layer(question, row, known(model, layer), asked.baselines, asked.options)
+        question.layer = known(model, layer) if row.helped and layer is not None else None
+        at = None if row.helped else layer
+        return _at_slots(question, row, asked.explain, at, asked.baselines, asked.options)
+
+
+def _record(question: Question, asked: Asked, values: Any, axes: Any, delta: Tensor | None, cost: Cost) -> Attribution:
+    return Attribution(
         values=values,
         samples=question.samples,
         target=question.target.given,
-        method=name,
-        layer=None if layer is None else str(layer),
-        baselines=kept_baselines(question, row),
-        options=recorded(options, common, explain),
+        method=asked.name,
+        layer=None if asked.layer is None else str(asked.layer),
+        baselines=kept_baselines(question, asked.row),
+        options=recorded(asked.options, asked.common, asked.explain),
         delta=delta,
-        cost=question.ledger.cost(),
-        axes=slots_axes if common["axes"] is None else common["axes"],
-        model=origin(model, common["seed"]),
+        cost=cost,
+        axes=axes if asked.common["axes"] is None else asked.common["axes"],
+        model=origin(question.model, asked.common["seed"]),
     )
-    if row.complete and (layer is None or row.at_layer is None):
-        _warn_incomplete(row, attribution)
-    return attribution
 
 
 def _at_slots(
@@ -115,9 +175,9 @@ def _run(question: Question, row: Method, options: Mapping[str, Any]) -> tuple[t
     return combined(answers, question.noise.form), None
 
 
-def _warn_incomplete(row: Method, attribution: Attribution) -> None:
-    delta = attribution.delta
-    if delta is None:
+def _warn_incomplete(asked: Asked, attribution: Attribution) -> None:
+    row, delta = asked.row, attribution.delta
+    if delta is None or not row.complete or (asked.layer is not None and row.at_layer is not None):
         return
     values = torch.cat([value.reshape(len(value), -1) for _, value in walk(attribution.values)], 1)
     difference = (values.sum(1) - delta).abs()

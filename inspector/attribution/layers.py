@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,9 @@ from inspector.attribution.methods import Method, options_of
 from inspector.attribution.origin import origin
 from inspector.attribution.question import Question
 from inspector.attribution.seen import Seen
+from inspector.attribution.sharing import Sharing
 from inspector.attribution.table import METHODS
+from inspector.attribution.targets import Target, by_name
 from inspector.attribution.untouched import untouched
 from inspector.hooks import Where
 from inspector.records import Attribution
@@ -26,6 +29,7 @@ def attribute_layers(
     inputs: Any,
     *,
     target: Any = None,
+    targets: Iterable[Any] | Mapping[Any, Any] | None = None,
     method: str | tuple[str, ...] = "grad_cam",
     where: Where = "*",
     **options: Any,
@@ -33,6 +37,7 @@ def attribute_layers(
     """One attribution per layer, keyed by its address ("layer4", "relu@1", "lstm:output[0]"), from one pass for all layers.
 
     method: a name, or several, which then share their passes; the keys are then "grad_cam@layer4".
+    targets: several targets, which then share their forward passes, as of attribute_targets; the keys are then "3@layer4".
     Layers that the target does not depend on are left out: no gradient is not a zero gradient. ``cost`` is that of all
     passes together, the same for every layer. options: as of ``attribute``, baselines too.
     """
@@ -41,19 +46,20 @@ def attribute_layers(
     rows = dict(row_of(name) for name in (method if several else (method,)))
     _check_pass(rows)
     own, common = _options(rows, options)
-    question = ask(model, inputs, target, common)
-    _refuse_noise(question)
-    with untouched(model, seed=common["seed"]):
-        path = any(row.baselines for row in rows.values())
-        explain_inputs(question, lenient=not path)
-        if path:
-            question.baselines = explained.baselines_for(question, baselines, at_layer=False)
-        answers = _answers(question, rows, where, own)
-    if not answers:
+    named = _named_targets(target, targets)
+    first = ask(model, inputs, next(iter(named.values())), common)
+    _refuse_noise(first)
+    first.sharing = None if targets is None else Sharing(first.budget)
+    found: dict[tuple[Any, str, str], tuple[Question, Seen, Tensor]] = {}
+    for label, one in named.items():
+        question = replace(first, target=Target(one, first.samples))
+        answers = _of_all_layers(question, rows, where, own, baselines, common["seed"])
+        found |= {(label, name, layer): (question, *answer) for (name, layer), answer in answers.items()}
+    if not found:
         raise LookupError(f"none of the layers chosen by where={where!r} has a value that the target depends on")
-    made_by, cost = origin(model, common["seed"]), question.ledger.cost()
+    made_by, cost = origin(model, common["seed"]), first.ledger.cost()
     return {
-        f"{name}@{layer}" if several else layer: Attribution(
+        "@".join([f"{label}"] * (targets is not None) + [name] * several + [layer]): Attribution(
             values=values,
             samples=question.samples,
             target=question.target.given,
@@ -66,8 +72,34 @@ def attribute_layers(
             axes=seen.positions if common["axes"] is None else common["axes"],
             model=made_by,
         )
-        for (name, layer), (seen, values) in answers.items()
+        for (label, name, layer), (question, seen, values) in found.items()
     }
+
+
+def _named_targets(target: Any, targets: Any) -> dict[Any, Any]:
+    if targets is None:
+        return {None: target}
+    if target is not None:
+        raise TypeError("give target=, one target, or targets=, several; not both")
+    return by_name(targets)
+
+
+def _of_all_layers(
+    question: Question,
+    rows: Mapping[str, Method],
+    where: Where,
+    own: Mapping[str, Mapping[str, Any]],
+    baselines: Any,
+    seed: int,
+) -> dict[tuple[str, str], tuple[Seen, Tensor]]:
+    if question.sharing is not None:
+        question.sharing.restart()
+    with untouched(question.model, seed=seed):
+        path = any(row.baselines for row in rows.values())
+        explain_inputs(question, lenient=not path)
+        if path:
+            question.baselines = explained.baselines_for(question, baselines, at_layer=False)
+        return _answers(question, rows, where, own)
 
 
 def _options(rows: Mapping[str, Method], options: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -120,7 +152,10 @@ def _shared(
 
 def explain_inputs(question: Question, explain: Any = None, layer: Any = None, *, lenient: bool = False) -> None:
     """Puts what is explained into the question. lenient: a layer method may do without inputs that have gradients."""
-    found = explained.find(question, explain, layer, lenient=lenient)
+    sharing = question.sharing
+    if sharing is not None and sharing.explained is None:
+        sharing.explained = explained.find(question, explain, layer, lenient=lenient)
+    found = explained.find(question, explain, layer, lenient=lenient) if sharing is None else sharing.explained
     question.slots = tuple(slot for slot, _ in found)
     question.values = tuple(value for _, value in found)
 

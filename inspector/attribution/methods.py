@@ -25,7 +25,7 @@ class Method:
     complete: the values sum to the difference of outputs. signed: negative values mean evidence against.
     baselines: it compares with a baseline; "distribution" where that may be several, "data" where it is the batch unless
     one is given. helped: it explains inputs with the help of layer=.
-    tokens: its values are one number per token, not per element.
+    tokens: its values are one number per token, not per element. alone: several targets share none of its passes.
     """
 
     run: Callable[..., Any] | None = None
@@ -38,6 +38,7 @@ class Method:
     baselines: bool | Literal["distribution", "data"] = False
     helped: bool = False
     tokens: bool = False
+    alone: bool = False
     passes: str = ""
     captum: str = ""
     paper: str = ""
@@ -106,7 +107,7 @@ def of_function(function: Callable[..., Any]) -> Method:
         answer = function(score, values[0] if alone else values, **options)
         return (answer,) if alone else tuple(answer)
 
-    return Method(run=run, explains="both", needs="as it asks", passes="as it asks")
+    return Method(run=run, explains="both", needs="as it asks", passes="as it asks", alone=True)
 
 
 def _yes(value: bool) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from inspector import tensors
 from inspector.attribution.places import at, batch_axis, known, run_for, watch
 from inspector.attribution.positions import Axes
+from inspector.attribution.sharing import Sharing
 from inspector.attribution.targets import Target
 from inspector.hooks import edit
 from inspector.records import Cost, Samples
@@ -86,6 +87,7 @@ class Question:
     noise: Noise | None = None
     last: Tensor | None = None
     bytes_per_example: int = 0
+    sharing: Sharing | None = None
     neuron_axis: int | None = None  # which axis of the target's value is the batch, found at the first pass
 
     @property
@@ -119,7 +121,8 @@ class Question:
                 "the score has no gradient: the model detaches its output, runs under no_grad inside, or does not use what "
                 "is explained; a perturbation method such as occlusion needs none"
             )
-        found = torch.autograd.grad(score.sum(), list(values), allow_unused=True)
+        leaves = list(values) if self.sharing is None else self.sharing.inputs(values)
+        found = torch.autograd.grad(score.sum(), leaves, allow_unused=True, retain_graph=self.sharing is not None)
         for slot, gradient in zip(self.slots, found, strict=False):
             if gradient is None:
                 raise ValueError(
@@ -154,7 +157,8 @@ class Question:
         fixed = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         kept = sum(size for place, size in seen.items() if place not in fixed)
         own = sum(nbytes(value) for value in values)  # which a model of frozen linear layers does not keep
-        self.bytes_per_example = max(1, (kept + own) // len(score))
+        cost = max(1, (kept + own) // len(score))
+        self.bytes_per_example = cost if self.sharing is None else self.sharing.weighed(cost)
         return score
 
     def copies(self) -> int:
@@ -173,6 +177,21 @@ class Question:
 
     def answer(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
         """What the model answers (or holds at the target neuron) with the values in their places."""
+        if self.sharing is None:
+            return self._answer(values, rows)
+        place = None if self.target.neuron is None else str(self.target.neuron.site)
+        cost = self.bytes_per_example * len(rows)
+        return self.sharing.answer(values, place, cost, lambda: self._answer(values, rows))
+
+    def unscored(self, values: tuple[Tensor, ...], rows: Tensor) -> None:
+        """A pass whose answer nobody asks for, such as to see what passes the layers."""
+        placed = {slot.leaf: value for slot, value in zip(self.slots, values, strict=True) if slot.site is None}
+        if self.sharing is None:
+            self.run(placed, rows)
+        else:
+            self.sharing.answer(values, "unscored", 0, lambda: self.run(placed, rows))
+
+    def _answer(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
         pairs = list(zip(self.slots, values, strict=True))
         placed = {slot.leaf: value for slot, value in pairs if slot.site is None}
         changes = {slot.site: _putting(value, slot.axis) for slot, value in pairs if slot.site is not None}

@@ -95,7 +95,7 @@ def _at_relus(question: Question, name: str, rule: Callable[[Tensor, Tensor], Te
     values = question.fresh()
     with Bending(bend, ("relu",)):
         score = question.score(*values)
-    if not met:
+    if not met and not (question.sharing is not None and question.sharing.again):
         raise ValueError(
             f"{name} changes what happens at ReLUs, and this model has none, so it would be the plain gradient; "
             "take saliency or input_x_gradient"

@@ -57,12 +57,13 @@ class Look:
                 if self.gradient and tensor.requires_grad:
                     self.edges[site] = get_gradient_edge(tensor)
 
-    def gradients(self, score: Tensor) -> dict[Site, Tensor]:
-        """The gradient of the summed scores at every site that the score depends on."""
+    def gradients(self, score: Tensor, *, again: bool = False) -> dict[Site, Tensor]:
+        """The gradient of the summed scores at every site that the score depends on. again: more will be asked."""
         sites = list(self.edges)
         if not sites or not score.requires_grad:
             return {}
-        found = torch.autograd.grad(score.sum(), [self.edges[site] for site in sites], allow_unused=True)
+        edges = [self.edges[site] for site in sites]
+        found = torch.autograd.grad(score.sum(), edges, allow_unused=True, retain_graph=again)
         return {site: gradient for site, gradient in zip(sites, found, strict=True) if gradient is not None}
 
 
@@ -99,10 +100,16 @@ def run_pass(
     rows = torch.arange(n, device=values[0].device if values else None) % question.size
     with tap(question.model, where, look.see, what=kinds), torch.set_grad_enabled(gradient):
         if not (gradient if scored is None else scored):
-            question.run({slot.leaf: v for slot, v in zip(question.slots, values, strict=True) if slot.site is None}, rows)
-            return Pass(look, {}, None, n)
+            question.unscored(tuple(values), rows)
+            return Pass(_shared(question, look), {}, None, n)
         score = question.score(*values, rows=rows)
-    return Pass(look, look.gradients(score), score.detach(), n)
+    look = _shared(question, look)
+    return Pass(look, look.gradients(score, again=question.sharing is not None), score.detach(), n)
+
+
+def _shared(question: Question, look: Look) -> Look:
+    """What was seen in this pass, or in the one that it stands for."""
+    return look if question.sharing is None else question.sharing.look(look)
 
 
 class Axis:
@@ -110,7 +117,7 @@ class Axis:
 
     def __init__(self, question: Question, where: Where, kinds: Sequence[Kind]) -> None:
         self.question, self.where, self.kinds = question, where, kinds
-        self.others: dict[int, dict[Site, Tensor]] = {}
+        self.others: dict[int, dict[Site, Tensor]] = {} if question.sharing is None else question.sharing.others
 
     def of(self, seen: Pass, site: Site) -> int:
         return batch_axis(seen.look.modules[site], site, seen.look.values[site], seen.rows, lambda n: self._again(n)[site])

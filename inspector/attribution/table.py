@@ -112,6 +112,7 @@ METHODS = Methods(
         ),
         "lrp": Method(
             relevance.lrp,
+            alone=True,
             needs="changed rules",
             passes="batched",
             captum="LRP",
@@ -189,17 +190,30 @@ METHODS = Methods(
             passes="batched",
             paper="Petsiuk 2018",
         ),
-        "attention": Method(attend.attention, tokens=True, needs="attention", signed=False, passes="1 + 0"),
+        "attention": Method(attend.attention, tokens=True, alone=True, needs="attention", signed=False, passes="1 + 0"),
         "attention_rollout": Method(
-            attend.attention_rollout, tokens=True, needs="attention", signed=False, passes="1 + 0", paper="Abnar 2020"
+            attend.attention_rollout,
+            tokens=True,
+            alone=True,
+            needs="attention",
+            signed=False,
+            passes="1 + 0",
+            paper="Abnar 2020",
         ),
         "grad_x_attention": Method(
-            attend.grad_x_attention, tokens=True, needs="attention", signed=False, passes="1 + 1", paper="Chefer 2021"
+            attend.grad_x_attention,
+            tokens=True,
+            alone=True,
+            needs="attention",
+            signed=False,
+            passes="1 + 1",
+            paper="Chefer 2021",
         ),
         "value_zeroing": Method(
             zeroing.value_zeroing,
             helped=True,
             tokens=True,
+            alone=True,
             needs="attention",
             signed=False,
             passes="batched",

@@ -6,7 +6,7 @@ a batch belongs to, so that a function of the output always sees exactly the use
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,6 +130,22 @@ def _read_tensor(given: Tensor, size: int) -> Any:
     if given.shape[0] != size:
         raise ValueError(f"target has {given.shape[0]} entries but there are {size} samples; give one class per sample")
     return given[:, 0] if given.dim() == 2 and given.shape[1] == 1 else given
+
+
+def by_name(targets: Any) -> dict[Any, Any]:
+    """Several targets by name: as they are named, else each by itself, or by its place where it cannot be a key."""
+    if isinstance(targets, Mapping):
+        named = dict(targets)
+    elif isinstance(targets, (str, int)) or callable(targets) or (isinstance(targets, Tensor) and not targets.dim()):
+        raise TypeError(f"targets={targets!r} is not several; give a list such as [3, 5], or attribute(target=...)")
+    else:
+        given = targets.tolist() if isinstance(targets, Tensor) and targets.dim() == 1 else list(targets)
+        named = {place if isinstance(one, (Tensor, np.ndarray, list)) else one: one for place, one in enumerate(given)}
+        if len(named) < len(given):
+            raise ValueError(f"targets={targets!r} holds a target twice; give each once, or name them in a mapping")
+    if not named:
+        raise ValueError("targets is empty; give at least one target")
+    return named
 
 
 def in_range(classes: Tensor, count: int) -> None:
