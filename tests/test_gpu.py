@@ -25,11 +25,19 @@ from inspector.tensors import walk
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:RNN module weights are not part"),  # of the copies that the tests make
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),  # torch's own compiler
+]
+
 
 @pytest.fixture(autouse=True)
 def _the_same_sums_every_time():
     exact = (torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")
     before = [getattr(where, name) for where, name in exact]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told once a process: that the mode is a prototype
+        torch.cuda.set_sync_debug_mode("default")
     for where, name in exact:
         setattr(where, name, False)
     torch.use_deterministic_algorithms(True, warn_only=False)

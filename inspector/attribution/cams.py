@@ -55,7 +55,8 @@ def eigen_cam(seen: Seen, *, relu_attributions: bool = False) -> Tensor:
     """The first principal component of the activations over positions (Muhammad and Yeasin 2020). It knows no target;
     its sign, which is arbitrary, is chosen to agree with the mean activation."""
     flat = _channels_last(seen)
-    centred = (flat - flat.mean(1, keepdim=True)).float()
+    centred = flat - flat.mean(1, keepdim=True)
+    centred = centred.to(torch.promote_types(centred.dtype, torch.float32))  # half types have no SVD
     component = torch.linalg.svd(centred, full_matrices=False).Vh[:, :1]
     projected = (centred @ component.mT).to(flat.dtype)
     mean = flat.mean(2, keepdim=True)

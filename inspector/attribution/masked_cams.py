@@ -92,7 +92,8 @@ def _masked(question: Question, seen: Seen) -> Tensor:
     if maps.dim() - 2 != len(positions):
         raise ValueError(f"{seen.site} has other positions than the input, so it cannot mask it; take grad_cam")
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(positions)]
-    maps = F.interpolate(maps.float(), size=[value.shape[axis] for axis in positions], mode=mode).to(value.dtype)
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half types are not interpolated on the CPU
+    maps = F.interpolate(maps, size=[value.shape[axis] for axis in positions], mode=mode).to(value.dtype)
     flat = maps.flatten(2)
     low, high = flat.amin(2), flat.amax(2)
     flat = (flat - low[..., None]) / (high - low + 1e-8)[..., None]
