@@ -40,7 +40,8 @@ DEFAULTS = {
     ("report", "private"): False,
     ("summary", "inputs"): None,
 }
-NOUNS = ("Attribution", "Assessment", "Comparison", "History", "Samples", "Scores", "Store", "Summary", "Curve")
+NOUNS = ("Attribution", "Assessment", "Call", "Comparison", "Coverage", "Curve", "Finding", "History", "Samples", "Scores")
+NOUNS = (*NOUNS, "Store", "Summary")
 
 
 def parameters(name):

@@ -79,3 +79,11 @@ def test_showing_changes_nothing_of_the_record():
 def test_empty_records_show_something():
     assert "empty" in Store(("output",))._repr_html_()
     assert "History" in History()._repr_html_()
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDS if name != "stats"])  # statistics are a part of a history
+def test_every_noun_comes_back_from_disk_saying_the_same(name, tmp_path):
+    record = RECORDS[name]()
+    loaded = type(record).load(record.save(tmp_path / "record"))
+    assert repr(loaded) == repr(record)
+    assert loaded._repr_html_() == record._repr_html_()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inspector.records.html import as_html
+from inspector.records.saved import Saved
 from inspector.records.tables import table
 
 
@@ -18,7 +19,7 @@ class Status(NamedTuple):
     notes: Mapping[str, str] = {}
 
 
-class Coverage(Mapping[str, Status]):
+class Coverage(Saved, Mapping[str, Status]):
     """``coverage["relu"]`` is a Status; ``missing`` are the chosen modules that never ran."""
 
     def __init__(self, statuses: Mapping[str, Status]) -> None:
@@ -41,6 +42,13 @@ class Coverage(Mapping[str, Status]):
     def __repr__(self) -> str:
         rows = [[path or "(model)", s.module, str(s.calls), "; ".join(_remarks(s))] for path, s in self.items()]
         return table(["module", "type", "calls", "remarks"], rows)
+
+    def to_tree(self) -> dict[str, Any]:
+        return {path: tuple(status) for path, status in self.items()}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Coverage:
+        return cls({path: Status(*status) for path, status in tree.items()})
 
     _repr_html_ = as_html
 

@@ -20,7 +20,7 @@ LOG2_BINS: tuple[str, ...] = ("zero", *(f"2**{e}" for e in range(-40, 24)), "not
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Saved):
     """Something wrong, with its evidence: which rule, where, since which step, the value against its threshold."""
 
     rule: str

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from inspector.records.coverage import Coverage, Status
+from inspector.records.coverage import Coverage
 from inspector.records.html import as_html
 from inspector.records.saved import Saved
 from inspector.records.tables import table
@@ -22,7 +22,7 @@ class NotCapturedError(AttributeError, LookupError):
     """A kind of value that this capture was not asked for: not absent, only unasked."""
 
 
-class Call:
+class Call(Saved):
     """One call of one module. ``output``, ``input``, ``grad``, ``grad_input``, ``attention`` and ``gates`` nest as the
     module nests them; a kind that was not asked for raises with the cure, and None stands only where ``why`` says so."""
 
@@ -69,6 +69,16 @@ class Call:
         if kind not in self.values and not self.ended:
             return "the call has not ended"
         return self.why.get(kind, f"no tensor but {type(value).__name__}")
+
+    def to_tree(self) -> dict[str, Any]:
+        head = {"site": [self.site.path, self.site.call], "module": self.module, "kinds": self.kinds, "parent": self.parent}
+        return head | {"values": {kind: getattr(self, kind) for kind in self.kinds}, "why": self.why}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Call:
+        call = cls(Site(*tree["site"]), tree["module"], tuple(tree["kinds"]), tree["parent"])
+        call.values, call.why, call.ended = tree["values"], tree["why"], True
+        return call
 
     _repr_html_ = as_html
 
@@ -182,19 +192,8 @@ class Store(Saved, Mapping[str, Call]):
         return "\n".join([*lines, *(f"not captured: {path!r}: {status.reason}" for path, status in missing.items())])
 
     def to_tree(self) -> dict[str, Any]:
-        calls = [
-            {
-                "site": [call.site.path, call.site.call],
-                "module": call.module,
-                "parent": call.parent,
-                "values": {kind: getattr(call, kind) for kind in call.kinds},
-                "why": call.why,
-            }
-            for call in self._order
-        ]
-        coverage = {path: tuple(status) for path, status in self.coverage.items()}
         head = {"kinds": self.kinds, "aliases": self.aliases, "model": self.model, "origin": self.origin}
-        return head | {"calls": calls, "coverage": coverage}
+        return head | {"calls": [call.to_tree() for call in self._order], "coverage": self.coverage.to_tree()}
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> Store:
@@ -202,9 +201,8 @@ class Store(Saved, Mapping[str, Call]):
         origin = tree["origin"]
         store.origin_of = lambda: origin
         for saved in tree["calls"]:
-            call = store.add(Call(Site(*saved["site"]), saved["module"], store.kinds, saved["parent"]))
-            call.values, call.why, call.ended = saved["values"], saved["why"], True
-        coverage = Coverage({path: Status(*status) for path, status in tree["coverage"].items()})
+            store.add(Call.from_tree(saved))
+        coverage = Coverage.from_tree(tree["coverage"])
         store.coverage_of = lambda: coverage
         return store
 
