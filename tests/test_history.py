@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 
+from inspector.records.framing import MARK, pack, records
 from inspector.records.history import Finding, History, Series, Stats
 from inspector.records.runfolder import (
     FILE,
+    Run,
     columns,
-    finding_line,
+    columns_record,
+    finding_record,
+    frame_record,
     header,
-    histogram_line,
-    resume_line,
-    scalars_line,
-    series_line,
-    stats_line,
+    histogram_record,
+    json_record,
+    names_record,
+    rows_records,
+    series_record,
 )
 
 LONG = {
@@ -73,17 +77,28 @@ def test_a_history_is_saved_and_loaded_whole(tmp_path):
     assert back.histograms["output"]["fc"][1].tolist() == counts.tolist()
 
 
+COUNTS = np.array([[1, 2, 3], [0, 70_000, 0]])
+BAD = {"rule": "nan", "name": "fc", "step": 2, "value": float("nan"), "threshold": 0.0, "message": "m"}
+LINES = [
+    header({"class": "CNN"}),
+    series_record(SERIES[:2], 0),
+    columns_record(np.ones(2, bool), 0),
+    frame_record(1, 0, np.array([0.5, float("inf")])),
+    names_record(["loss", "lr"], 0),
+    rows_records("s", [(1, {"loss": float("nan"), "lr": 0.1})], 0),
+    series_record(SERIES[2:], 2),
+    columns_record(np.array([True, False, True]), 1),
+    frame_record(2, 1, np.array([0.5, 1e-30])),
+    rows_records("s", [(2, {"loss": 0.25, "lr": 0.1})], 0),
+    finding_record(BAD),
+    names_record(["output", "fc", "relu"], 1),
+    histogram_record(2, 1, COUNTS),
+]
+
+
 @pytest.fixture
 def folder(tmp_path):
-    values = np.array([0.5, float("inf"), 1e-30])
-    lines = [header({"class": "CNN"}), series_line(SERIES[:2]), stats_line(1, values[:2], np.ones(2, bool))]
-    lines += [scalars_line(1, {"loss": float("nan"), "lr": 0.1}), series_line(SERIES[2:])]
-    lines += [stats_line(2, values, np.array([True, False, True])), scalars_line(2, {"loss": 0.25})]
-    lines += [
-        finding_line({"rule": "nan", "name": "fc", "step": 2, "value": float("nan"), "threshold": 0.0, "message": "m"})
-    ]
-    lines += [histogram_line(2, "output", ["fc"], np.array([[1, 2, 3]]))]
-    (tmp_path / FILE).write_text("".join(lines))
+    (tmp_path / FILE).write_bytes(b"".join(LINES))
     return tmp_path
 
 
@@ -92,42 +107,110 @@ def test_a_folder_is_read_with_its_absent_values_absent(folder):
     assert history.meta["class"] == "CNN"
     assert np.isnan(history.scalars["loss"][1][0])
     assert history.scalars["loss"][0].tolist() == [1, 2]
+    assert history.scalars["lr"][1].tolist() == [0.1, 0.1]
     assert history.stats.where(step=1)["value"].tolist() == [0.5, float("inf")]
     assert history.stats.where(step=2)["statistic"].tolist() == ["rms", "rms"]
     assert history.stats.where(step=2)["value"].tolist() == [0.5, float(np.float32(1e-30))]
     assert np.isnan(history.findings[0].value)
-    assert history.histograms["output"]["fc"][1].tolist() == [[1, 2, 3]]
+    assert {name: counts[0].tolist() for name, (_, counts) in history.histograms["output"].items()} == {
+        "fc": [1, 2, 3],
+        "relu": [0, 70_000, 0],
+    }
+    assert str(History.load(folder / FILE)) == str(history)
 
 
-def test_every_prefix_of_a_file_is_readable(folder):
+def test_one_series_is_read_as_the_whole_block_has_it(folder):
+    lazy, whole = History.load(folder).stats, History.load(folder).stats
+    assert whole.cells.shape == (2, 3)
+    for series in SERIES:
+        assert lazy.line(*series)[1].tolist() == whole.line(*series)[1].tolist()
+    assert lazy.grid("output", "rms").values.tolist() == whole.grid("output", "rms").values.tolist()
+    assert lazy.line("grad", "fc", "rms")[0].tolist() == [2]
+
+
+def test_every_prefix_of_a_file_is_readable_as_far_as_it_goes(folder):
     whole = (folder / FILE).read_bytes()
-    first = whole.index(b"\n")
-    for end in range(first + 1, len(whole), 7):
+    ends = np.cumsum([len(line) for line in LINES])
+    for end in range(len(LINES[0]), len(whole)):
         (folder / FILE).write_bytes(whole[:end])
-        assert History.load(folder).stats.rows <= 4
+        history = History.load(folder)
+        assert history.stats.rows == 2 * int(end >= ends[3]) + 2 * int(end >= ends[8])
+        assert len(history.findings) == int(end >= ends[10])
 
 
-def test_a_line_torn_in_the_middle_costs_only_itself(folder):
-    text = (folder / FILE).read_text()
-    (folder / FILE).write_text(text.replace('{"step":2,"scalars"', '{"step":2,"sca', 1) + scalars_line(3, {"loss": 9.0}))
-    assert History.load(folder).scalars["loss"][0].tolist() == [1, 3]
+@pytest.mark.parametrize("at", range(1, len(LINES)))
+def test_what_is_torn_or_spoilt_costs_only_itself(folder, at):
+    whole = History.load(folder)
+    for broken in (LINES[at][:-3], LINES[at][:5], bytes(b ^ 1 for b in LINES[at]), MARK, b"\n"):
+        rest = [*LINES[:at], broken, *LINES[at + 1 :]]
+        (folder / FILE).write_bytes(b"".join(rest))
+        history = History.load(folder)
+        names = [name for name in history.stats.unique("name") if not name.startswith("column")]
+        assert names == whole.stats.unique("name")[: len(names)]
+        for series in history.stats.series:
+            assert set(history.stats.line(*series)[1].tolist()) <= set(whole.stats.cells.ravel().tolist())
+        assert set(history.scalars) <= set(whole.scalars)
+        assert history.stats.rows >= 2 - 2 * (at in (1, 2)) or at == 3
+
+
+def test_a_file_is_followed_while_it_is_written(folder):
+    whole = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(whole[: len(LINES[0])])
+    run, told = Run(folder), 0
+    for end in range(len(LINES[0]), len(whole) + 1, 11):
+        (folder / FILE).write_bytes(whole[:end])
+        told += run.update()
+    (folder / FILE).write_bytes(whole)
+    run.update()
+    assert History(**run.fields()).stats["value"].tolist() == History.load(folder).stats["value"].tolist()
+    assert told > 3
+    assert not run.update()
 
 
 def test_resuming_supersedes_what_came_later(folder):
-    with (folder / FILE).open("a") as file:
-        file.write(resume_line(1) + scalars_line(2, {"loss": 0.75}))
+    with (folder / FILE).open("ab") as file:
+        file.write(LINES[8][:-2])  # torn by the crash after which the run was resumed
+        file.write(json_record({"resume": 1}) + names_record(["loss"], 0) + rows_records("s", [(2, {"loss": 0.75})], 0))
     history = History.load(folder)
     assert history.scalars["loss"][1].tolist()[1:] == [0.75]
     assert history.stats.unique("step") == [1]
     assert history.findings == []
 
 
+def test_rows_keep_their_steps_and_their_numbers_exactly(tmp_path):
+    steps = [1, 2, 3, 10, 20, 30, 31, 31, 5]
+    rows = [(step, {"a": 1 / (i + 3), "b": float(i)}) for i, step in enumerate(steps)]
+    told = [header({}), names_record(["a", "b"], 0), rows_records("s", rows, 0), rows_records("w", [], 0)]
+    (tmp_path / FILE).write_bytes(b"".join(told))
+    scalars = History.load(tmp_path).scalars
+    assert scalars["a"][0].tolist() == steps
+    assert scalars["a"][1].tolist() == [row["a"] for _, row in rows]
+    assert scalars["b"][1].tolist() == [row["b"] for _, row in rows]
+
+
+def test_findings_come_in_the_order_of_the_rules(tmp_path):
+    found = [BAD | {"rule": rule, "step": step} for rule, step in (("dormant", 1), ("own", 2), ("nan", 9), ("nan", 3))]
+    (tmp_path / FILE).write_bytes(header({"rules": ["nan", "dormant"]}) + b"".join(map(finding_record, found)))
+    assert [(f.rule, f.step) for f in History.load(tmp_path).findings] == [
+        ("nan", 3),
+        ("nan", 9),
+        ("dormant", 1),
+        ("own", 2),
+    ]
+
+
+def test_a_mark_inside_a_record_is_no_beginning():
+    told = pack("x", MARK + b"abc" + MARK) + pack("y", b"")
+    assert [(r.kind, bytes(r.body)) for r in records(told)] == [("x", MARK + b"abc" + MARK), ("y", b"")]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="history"):
+    with pytest.raises(FileNotFoundError, match=r"holds no history.run; give the folder"):
         History.load(tmp_path)
-    (tmp_path / FILE).write_text('{"loss": 1}\n')
-    with pytest.raises(ValueError, match="no run of this library"):
-        History.load(tmp_path)
+    for other in (b"", b'{"loss": 1}\n', pack("j", b"\x00"), bytes(5000)):
+        (tmp_path / FILE).write_bytes(other)
+        with pytest.raises(ValueError, match="it is no run"):
+            History.load(tmp_path)
 
 
 def test_a_history_becomes_a_data_frame():

@@ -1,10 +1,11 @@
-"""Writes a run's folder: each line is flushed when it is written, so that a killed run loses nothing that was logged."""
+"""Writes a run's folder: each record goes straight to the kernel, so that a killed run loses nothing that was logged."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +15,81 @@ from inspector.monitor.arrival import Array
 from inspector.records.history import Finding, History, Series
 from inspector.records.runfolder import (
     FILE,
-    finding_line,
+    ROWS,
+    Rows,
+    columns_record,
+    finding_record,
+    frame_record,
     header,
-    histogram_line,
-    meta_line,
-    resume_line,
-    scalars_line,
-    series_line,
-    stats_line,
+    histogram_record,
+    json_record,
+    names_record,
+    rows_records,
+    series_record,
 )
+
+_KIND = {name: kind for kind, name in ROWS.items()}
 
 
 class Folder:
     """The open file of one run."""
 
-    def __init__(self, path: Path, text: str, *, append: bool) -> None:
+    def __init__(self, path: Path, first: bytes, *, append: bool) -> None:
         self.path = path
         flags = os.O_WRONLY | os.O_APPEND | (0 if append else os.O_CREAT | os.O_EXCL)
         self.file = os.open(path / FILE, flags, 0o666)
         self.declared = 0
-        self._write(text)
+        self.columns: dict[bytes, int] = {}  # what a frame holds, packed -> its number
+        self.names: dict[tuple[str, ...], int] = {}
+        self._write(first)
 
     def frame(self, step: int, series: list[Series], at: Array, values: Array) -> None:
         """One measured step; columns that are new are declared first."""
-        text = series_line(series[self.declared :]) if len(series) > self.declared else ""
+        new = series_record(series[self.declared :], self.declared) if len(series) > self.declared else b""
         self.declared = len(series)
         present = np.zeros(len(series), dtype=np.bool_)
         dense = np.zeros(len(series), dtype=np.float32)
         present[at], dense[at] = True, values
-        self._write(text + stats_line(step, dense, present))
+        packed = len(series).to_bytes(4, "little") + np.packbits(present).tobytes()
+        if packed not in self.columns:
+            self.columns[packed] = len(self.columns)
+            new += columns_record(present, self.columns[packed])
+        self._write(new + frame_record(step, self.columns[packed], dense[present]))
 
-    def rows(self, rows: list[tuple[int, dict[str, float]]], key: str) -> None:
-        """Scalars or what is watched, one line a step."""
-        self._write("".join(scalars_line(step, values, key) for step, values in rows))
+    def rows(self, rows: Rows, key: str) -> None:
+        """Scalars or what is watched."""
+        text = b""
+        for names, some in groupby(rows, lambda row: tuple(row[1])):
+            text += self._named(names)
+            text += rows_records(_KIND[key], list(some), self.names[names])
+        self._write(text)
 
     def histogram(self, step: int, kind: str, names: list[str], counts: Array) -> None:
-        self._write(histogram_line(step, kind, names, counts))
+        all_names = (kind, *names)
+        text = self._named(all_names)
+        self._write(text + histogram_record(step, self.names[all_names], counts))
 
     def finding(self, finding: Finding) -> None:
-        self._write(finding_line(vars(finding)))
+        self._write(finding_record(vars(finding)))
 
     def meta(self, meta: Mapping[str, Any]) -> None:
-        self._write(meta_line(meta))
+        """Adds to what the header says, such as what monitoring cost."""
+        self._write(json_record({"meta": meta}))
 
     def close(self) -> None:
         os.close(self.file)
 
-    def _write(self, text: str) -> None:
+    def _named(self, names: tuple[str, ...]) -> bytes:
+        """Declares a list of names when it is first needed."""
+        if names in self.names:
+            return b""
+        self.names[names] = len(self.names)
+        return names_record(names, self.names[names])
+
+    def _write(self, text: bytes) -> None:
         """Straight to the kernel, with no buffer of our own that a kill would lose."""
-        left = text.encode()
-        while left:
-            left = left[os.write(self.file, left) :]
+        while text:
+            text = text[os.write(self.file, text) :]
 
 
 def create(path: str | Path, meta: Mapping[str, Any]) -> Folder:
@@ -86,7 +111,7 @@ def reopen(path: str | Path, step: int) -> tuple[Folder, History]:
     """The run at ``path``, continued after ``step``, and what it holds up to there: later rows count as superseded."""
     if not (Path(path) / FILE).exists():
         raise FileNotFoundError(f"resume={step}: {path} holds no run to continue; leave resume out to begin one")
-    folder = Folder(Path(path), "\n" + resume_line(step), append=True)  # the empty line ends one that was torn
+    folder = Folder(Path(path), json_record({"resume": step}), append=True)  # later rows are superseded from here on
     history = History.load(path)
     folder.declared = len(history.stats.series)
     return folder, history

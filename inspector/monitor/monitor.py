@@ -142,7 +142,7 @@ class Monitor:
         names = named(self.model, self.chosen)
         trained = {names[id(p)]: list(p.shape) for p in self.model.parameters() if p.requires_grad and id(p) in names}
         origin = {} if any(is_sharded(p) for p in self.model.parameters()) else provenance(self.model)
-        return origin | {"modules": modules, "parameters": trained, "what": self.kinds}
+        return origin | {"modules": modules, "parameters": trained, "what": self.kinds, "rules": list(self.rules)}
 
     def _book(self) -> Book:
         assert self.session is not None  # asked by the callers

@@ -75,11 +75,11 @@ class History(Saved):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a saved history, or the folder of a run: also one that still goes on, or that was killed."""
-        if Path(path).is_dir():
-            from inspector.records.runfolder import read  # it builds a History, so it cannot come first
+        from inspector.records.runfolder import FILE, read  # it needs Finding, so it cannot come first
 
-            return cls.from_tree(read(Path(path)))
-        return super().load(path)
+        if Path(path).is_dir():
+            return cls(**read(Path(path)))
+        return cls(**read(Path(path).parent)) if Path(path).name == FILE else super().load(path)
 
     def to_pandas(self) -> Any:
         """The statistics as a pandas DataFrame with the columns step, kind, name, statistic, value; needs pandas."""

@@ -24,6 +24,9 @@ class Series(NamedTuple):
     statistic: str
 
 
+Frame = tuple[int, Column, Column]  # a step, which series it has, their values
+
+
 class Grid(NamedTuple):
     """One statistic of one kind over all layers: values (names, steps), NaN where absent or not a number;
     present (names, steps) tells the two apart. Names are in execution order."""
@@ -59,6 +62,39 @@ class Stats(Mapping[str, Column]):
         stats.steps, stats.series = np.asarray(steps, dtype=np.int64), list(series)
         stats.cells, stats.present = values, present
         return stats
+
+    @classmethod
+    def framed(cls, frames: Sequence[Frame], series: Sequence[Series]) -> Self:
+        """From frames, of which those of one step are one row; a block is made only of the columns that are asked for."""
+        stats = cls.__new__(cls)
+        stats.steps, stats.series = np.unique(np.array([step for step, _, _ in frames], dtype=np.int64)), list(series)
+        stats._frames = list(frames)
+        return stats
+
+    _frames: list[Frame]
+
+    def __getattr__(self, name: str) -> Any:
+        """``cells`` and ``present`` of frames, when they are first asked for."""
+        if name not in ("cells", "present") or "_frames" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.cells, self.present = self._picked(np.arange(len(self.series)))
+        del self._frames
+        return vars(self)[name]
+
+    def _picked(self, at: Column) -> tuple[Column, Column]:
+        """(steps, at): the values of some series, and which of them there are."""
+        if "_frames" not in vars(self):
+            return self.cells[:, at], self.present[:, at]
+        values = np.full((len(self.steps), len(at)), np.nan, dtype=np.float32)
+        present = np.zeros(values.shape, dtype=np.bool_)
+        rows = np.searchsorted(self.steps, np.array([step for step, _, _ in self._frames], dtype=np.int64))
+        known: dict[int, tuple[Column, Column]] = {}  # frames share few sets of columns
+        for row, (_, columns, numbers) in zip(rows.tolist(), self._frames, strict=True):
+            if id(columns) not in known:
+                known[id(columns)] = _matches(columns, at)
+            to, of = known[id(columns)]
+            values[row, to], present[row, to] = numbers[of], True
+        return values, present
 
     def __getitem__(self, column: str) -> Column:
         if column not in self.COLUMNS:
@@ -105,8 +141,8 @@ class Stats(Mapping[str, Column]):
     def grid(self, kind: str, statistic: str) -> Grid:
         """One statistic of one kind over all layers and steps, for heat maps and rules; empty where there is none."""
         at = [i for i, series in enumerate(self.series) if series.kind == kind and series.statistic == statistic]
-        present = self.present[:, at].T
-        values = np.where(present, self.cells[:, at].T, np.nan).astype(np.float64)
+        cells, there = self._picked(np.array(at, dtype=np.int64))
+        present, values = there.T, np.where(there, cells, np.nan).astype(np.float64).T
         steps, some = self.steps, present.any(axis=0)
         return Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
 
@@ -115,9 +151,9 @@ class Stats(Mapping[str, Column]):
         wanted = Series(kind, name, statistic)
         if wanted not in self.series:
             return np.array([], dtype=np.int64), np.array([], dtype=np.float64)
-        at = self.series.index(wanted)
-        has = self.present[:, at]
-        return self.steps[has], self.cells[has, at].astype(np.float64)
+        cells, present = self._picked(np.array([self.series.index(wanted)]))
+        has = present[:, 0]
+        return self.steps[has], cells[has, 0].astype(np.float64)
 
     def to_tree(self) -> dict[str, Any]:
         return {
@@ -135,6 +171,13 @@ class Stats(Mapping[str, Column]):
         return f"Stats({self.rows} rows: {len(self.unique('name'))} names, {', '.join(self.unique('statistic'))})"
 
     _repr_html_ = as_html
+
+
+def _matches(columns: Column, wanted: Column) -> tuple[Column, Column]:
+    """Where the wanted columns are: places in ``wanted``, and their places in ``columns`` (both sorted)."""
+    place = np.searchsorted(columns, wanted)
+    has = np.flatnonzero(columns[np.minimum(place, len(columns) - 1)] == wanted) if len(columns) else np.array([], np.int64)
+    return has, place[has]
 
 
 def as_series(keys: Iterable[Sequence[str]]) -> list[Series]:
