@@ -639,6 +639,18 @@ def test_value_zeroing_compares_the_block_with_and_without_a_value():
         attribute(model, x, target=1, method="value_zeroing", layer="0.layers.1.linear1")
 
 
+def test_value_zeroing_at_a_softmax_compares_what_its_weights_mix():
+    model, x = models.AttentionClassifier(6, 8, 4).eval(), torch.randn(2, 5, 6)
+    weights = (model.lstm(x)[0] @ model.project(x).mT / 8**0.5).softmax(-1)
+    values, expected = model.project(x), []
+    for token in range(5):
+        keep = torch.ones(5, 1)
+        keep[token] = 0
+        expected.append(1 - F.cosine_similarity(weights @ (values * keep), weights @ values, dim=-1))
+    answer = attribute(model, x, target=1, method="value_zeroing", layer="softmax", query=3)
+    torch.testing.assert_close(answer.values, torch.stack(expected, 2)[:, 3].detach(), atol=1e-5, rtol=1e-4)
+
+
 ON_EVIDENCE = [n for n, row in METHODS.items() if row.explains != "layer" and not row.helped and not row.tokens]
 
 

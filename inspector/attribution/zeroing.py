@@ -18,7 +18,8 @@ from inspector.tensors import shape_text
 
 def value_zeroing(question: Question, *, query: int | None = None) -> Values:
     """1 - cosine between a token's representation at ``layer`` with and without another token's value vector in the
-    attention inside that layer (Mohebbi et al. 2023). layer: a block that attends, such as a TransformerEncoderLayer."""
+    attention inside that layer (Mohebbi et al. 2023). layer: a block that attends, such as a TransformerEncoderLayer, or a
+    softmax of attention weights: then the representation is what they mix."""
     with torch.no_grad():
         question.weighed(question.values)
         whole, keys = _block(question, 1, None)
@@ -42,29 +43,30 @@ def _block(question: Question, copies: int, zeroed: Tensor | None) -> tuple[Tens
             seen[event.site.path, event.site.call, "output"] = event
 
     def bend(call: Called) -> Any:
-        if not inside[0]:
-            return call.func(*call.args, **call.kwargs)
-        if call.name == "softmax":
-            found = call.func(*call.args, **call.kwargs)
+        args = call.args
+        if id(args[0]) in weights:
+            keys[0] = args[1].shape[-2]
+            args = args if zeroed is None else (args[0], _without(args[1], zeroed), *args[2:])
+        found = call.func(*args, **call.kwargs)
+        if call.name == "softmax" and inside[0]:
             weights.add(id(found))
             kept.append(found)
-            return found
-        if id(call.args[0]) in weights:
-            keys[0] = call.args[1].shape[-2]
-            if zeroed is not None:
-                return call.func(call.args[0], _without(call.args[1], zeroed), *call.args[2:], **call.kwargs)
-        return call.func(*call.args, **call.kwargs)
+        elif id(args[0]) in weights:
+            mixed[id(args[0])] = found
+        return found
 
+    mixed: dict[int, Tensor] = {}  # weights -> what they mix
     kept: list[Tensor] = []  # so that no id is used twice
     values = [v.repeat(copies, *[1] * (v.dim() - 1)) for v in question.values]
     inputs_and_outputs = tap(question.model, lambda name, _: name == site.path, step, what=("input", "output"))
     with inputs_and_outputs, Bending(bend, ("softmax", "matmul", "bmm"), FUSED):
         question.answer(tuple(values), question.rows(values[0]))
     _, value, _ = at(seen, site)
+    value, name = mixed.get(id(value), value), str(site) or "the whole model"
     if not keys[0]:
-        raise ValueError(f"nothing attends inside {site}; name a block that does, such as a TransformerEncoderLayer")
+        raise ValueError(f"nothing attends inside {name}; name a block that does, such as a TransformerEncoderLayer")
     if value.dim() != 3 or len(value) != len(values[0]):
-        raise ValueError(f"{site} is {shape_text(value)}, not (batch, tokens, features); name a block that is")
+        raise ValueError(f"{name} is {shape_text(value)}, not (batch, tokens, features); name a block that is")
     return value, keys[0]
 
 
