@@ -43,7 +43,8 @@ from inspector.viz.images import plot_heat, plot_image, plot_mosaic, plot_overla
 from inspector.viz.layers import plot_layers
 from inspector.viz.nouns import plot_findings, show_coverage, show_curve, show_findings, show_samples, show_scores, show_task
 from inspector.viz.sequences import plot_series, plot_steps
-from inspector.viz.store import plot_spreads, plot_thumbnails, show_store
+from inspector.viz.spreads import plot_spreads
+from inspector.viz.store import plot_thumbnails, show_store
 from inspector.viz.structure import plot_amounts, plot_tree, show_summary
 from inspector.viz.tokens import plot_tokens, tokens_html
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
+from matplotlib.ticker import MaxNLocator
 
 from inspector.records import Assessment
 from inspector.viz.bars import plot_intervals
@@ -36,9 +37,18 @@ def show_assessment(assessment: Assessment, *more: Assessment, **figure: Any) ->
         for i, column in enumerate(assessment.groups, start=1):
             _group_row(assessment, column, drawn, grid[i, :])
     drawn.head(assessment.name or "Assessment", _facts(assessment), *found)
+    drawn.foot("Colours: share of each true class, purple where it is right, orange where it is mistaken.")
     if groups:
-        drawn.foot("Whiskers: 95% interval; dashed: all samples; * too few samples to say much.")
+        drawn.foot("Whiskers: 95% interval; dashed: all samples; * too few samples to say much.", _rates(assessment))
     return drawn
+
+
+def _rates(a: Assessment) -> str:
+    """The short names of rates in words."""
+    if a.positive is None:
+        return ""
+    name = shorten(str(a.positive), 30)
+    return f"Selected: answered {name}. FPR: {name} though it is not true. FNR: not {name} though it is true."
 
 
 def _facts(a: Assessment) -> str:
@@ -54,7 +64,7 @@ def _percent(rate: float) -> str:
 
 @panel
 def plot_confusion(assessment: Assessment, *, ax: Axes | None = None) -> Any:
-    """Counts as numbers, colours as shares of each true class, so that rare classes stay visible; the diagonal is blue
+    """Counts as numbers, colours as shares of each true class, so that rare classes stay visible; the diagonal is purple
     and mistakes are orange."""
     counts = array(assessment.confusion)
     totals = counts.sum(axis=1, keepdims=True)
@@ -103,8 +113,13 @@ def plot_classes(assessment: Assessment, *, ax: Axes | None = None) -> list[Any]
     ]
     ax.set_yticks(range(len(order)), labels=[shorten(str(assessment.classes[i]), 14) for i in order])
     ax.set_ylim(len(order) - 0.5, -0.5)
+    for row in [k for k in range(len(order)) if there and all(np.isnan(rates[m][order[k]]) for m in there)]:
+        style: dict[str, Any] = {"size": SMALL, "color": MUTED, "ha": "center", "va": "center"}
+        ax.text(0.5, row, "no samples", transform=ax.get_yaxis_transform(), **style)
     lowest = min((float(np.nanmin(r[order], initial=1.0)) for r in rates.values()), default=0.0)
-    ax.set_xlim(max(0.0, lowest - 0.05), 1.01)
+    low = max(0.0, lowest - 0.05)
+    ax.set_xlim(low, 1 + 0.03 * (1 - low))
+    ax.set_xticks([tick for tick in MaxNLocator(5).tick_values(low, 1.0) if low <= tick <= 1.0])
     ax.grid(axis="both")
     ax.tick_params(axis="y", length=0)
     ax.set_title(
@@ -148,9 +163,8 @@ def _with_interval(a: Assessment, rate: str) -> tuple[float, float, float]:
 
 
 def _several(assessments: list[Assessment], options: dict[str, Any]) -> Figure:
-    rows = {
-        f"{i + 1}: {a.name or 'assessment'} (n = {a.n:,})": _with_interval(a, "accuracy") for i, a in enumerate(assessments)
-    }
+    names = [shorten(str(a.name or a.model.get("class") or "assessment"), 24) for a in assessments]
+    rows = {f"{i + 1}: {names[i]} (n = {a.n:,})": _with_interval(a, "accuracy") for i, a in enumerate(assessments)}
     with styled():
         figure = Figure(natural=(6.4, 0.32 * len(rows) + 1.5), **options)
         plot_intervals(rows, ax=figure.add_subplot(), title="accuracy")

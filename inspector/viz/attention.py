@@ -13,6 +13,7 @@ from torch import Tensor
 from inspector.viz.board import Board
 from inspector.viz.figure import Figure, canvas, shorten
 from inspector.viz.images import thin
+from inspector.viz.lettering import apart
 from inspector.viz.scales import Array, Scale, array, colour_bar, sequential
 from inspector.viz.style import MUTED, panel, styled
 from inspector.viz.tokens import visible
@@ -54,7 +55,8 @@ def plot_attention(
     values = array(weights)
     ax = canvas(ax, (4.4, 4.0))
     extent = (-0.5, values.shape[1] - 0.5, values.shape[0] - 0.5, -0.5)
-    drawn = ax.imshow(thin(values), extent=extent, aspect="auto", **(scale or sequential(values)).style)
+    drawn = ax.imshow(thin(values), extent=extent, **(scale or sequential(values)).style)
+    ax.set_aspect("equal" if 0.2 < values.shape[0] / values.shape[1] < 5 else "auto")
     _name(ax, "y", tokens, values.shape[0])
     _name(ax, "x", sources if sources is not None else tokens, values.shape[1])
     ax.set_ylabel("looks from", color=MUTED)
@@ -67,7 +69,7 @@ def _name(ax: Axes, which: str, tokens: Sequence[str] | None, count: int) -> Non
     if tokens is None or len(tokens) != count or count > NAMED:
         ax.locator_params(axis="x" if which == "x" else "y", nbins=8, integer=True)
         return
-    labels = [shorten(visible(str(token)), 14) for token in tokens]
+    labels = [shorten(visible(str(token)), 14 if count <= 12 else 10) for token in tokens]
     if which == "x":
         ax.set_xticks(range(count), labels=labels, rotation=60, ha="right", rotation_mode="anchor")
     else:
@@ -91,7 +93,7 @@ def plot_heads(
         for row, weights in enumerate(shown.values())
         for head in range(len(weights))
     ]
-    board.label_rows([shorten(name, 24) for name in shown])
+    board.label_rows([shorten(name, 24) for name in apart(list(layers))[:MOST_LAYERS]])
     board.label_columns([f"head {head}" if heads <= 8 else str(head) for head in range(heads)])
     return drawn
 
@@ -129,13 +131,16 @@ def attention_figure(
     values = {name: array(weights) for name, weights in layers.items()}
     scale = sequential(list(values.values()), over="all heads of all layers shown")
     beside = min(max(1.0 * min(max(len(w) for w in values.values()), MOST_HEADS), 1.6), 9.0)
-    heights = [max(3.4, 0.9 * min(len(values), MOST_LAYERS) + 1.0)] + [1.5] * (patches is not None)
+    whole = 3.4 + (0.9 if tokens is not None else 0.0)  # names of tokens take their room
+    cell = 0.95 * beside / min(max(map(len, values.values())), MOST_HEADS)
+    heights = [max(whole, cell * min(len(values), MOST_LAYERS) + 0.8)] + [1.5] * (patches is not None)
     with styled():
-        drawn = Figure(natural=(4.6 + beside, sum(heights) + 0.8), **figure)
-        place = drawn.add_gridspec(len(heights), 2, width_ratios=[4.0, beside], height_ratios=heights)
-        _draw_whole(drawn.add_subplot(place[0, 0]), values, tokens)
+        drawn = Figure(natural=(whole + 1.2 + beside, sum(heights) + 0.8), **figure)
+        place = drawn.add_gridspec(len(heights), 2, width_ratios=[whole + 0.6, beside], height_ratios=heights)
+        _draw_whole(drawn.add_subplot(place[0, 0]), values, tokens, 0.7 * whole / heights[0])
         right = drawn.add_subplot(place[0, 1])
-        colour_bar(right, plot_heads(layers, scale=scale, ax=right)[0], scale)
+        colour_bar(right, plot_heads(layers, scale=scale, ax=right)[0], scale, shrink=0.5, anchor=(0.0, 0.92))
+        right.set_anchor("NE")
         if patches is not None:
             plot_patches(list(values.values())[-1], patches, query=query, ax=drawn.add_subplot(place[1, :]))
     drawn.head(title, _facts(values))
@@ -143,9 +148,12 @@ def attention_figure(
     return drawn
 
 
-def _draw_whole(ax: Axes, values: Mapping[str, Array], tokens: Sequence[str] | None) -> None:
+def _draw_whole(ax: Axes, values: Mapping[str, Array], tokens: Sequence[str] | None, bar: float) -> None:
     whole, word = _whole(values)
-    colour_bar(ax, plot_attention(whole, tokens=tokens, ax=ax, title=word), sequential(whole))
+    colour_bar(
+        ax, plot_attention(whole, tokens=tokens, ax=ax, title=word), sequential(whole), shrink=bar, anchor=(0.0, 0.92)
+    )
+    ax.set_anchor("NE")
 
 
 def _whole(values: Mapping[str, Array]) -> tuple[Array, str]:

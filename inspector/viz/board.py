@@ -43,7 +43,7 @@ class Board:
         left, top = left + (1 - wide) / 2, top + (self.tall - high) / 2
         extent = (left, left + wide, top + high, top)
         drawn = self.ax.imshow(pixels, **{"interpolation": "nearest", "extent": extent, "aspect": "equal", **style})
-        self.ax.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=FAINT, linewidth=0.5))
+        self.ax.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=FAINT, linewidth=0.5, clip_on=False))
         self._rule()
         return drawn
 

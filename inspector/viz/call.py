@@ -31,12 +31,22 @@ def show_call(call: Call, *, kind: Kind | None = None, sample: int = 0, **option
     for chosen in [kind] if kind else [k for k in _ORDER if k in call.kinds]:
         tensors = [tensor for _, tensor in walk(getattr(call, chosen))]
         if tensors and (tensors[0].is_nested or not tensors[0].numel()):
-            return tensor_figure(tensors[0], title=f"{call.site._replace(kind=chosen)} ({call.module})")
+            return tensor_figure(tensors[0], title=_named(call, chosen))
         if tensors:
+            tensors = _batch_first(call, tensors)
             _check(tensors[0], sample, chosen)
             return _DRAWN.get(chosen, _values)(call, chosen, tensors, sample, options)
     reasons = "; ".join(f"{k}: {call.reason(k)}" for k in call.kinds)
     raise LookupError(f"{call.site} holds no tensor to show ({reasons})")
+
+
+def _batch_first(call: Call, tensors: list[Tensor]) -> list[Tensor]:
+    """A recurrent layer may put time first; its last states (layers, batch, units) beside the output tell."""
+    if call.module not in ("LSTM", "GRU", "RNN") or len(tensors) < 2 or not tensors[0].dim() == tensors[1].dim() == 3:
+        return tensors
+    batch = tensors[1].shape[1]
+    time_first = tensors[0].shape[0] != batch == tensors[0].shape[1]
+    return [tensors[0].transpose(0, 1), *tensors[1:]] if time_first else tensors
 
 
 def _check(tensor: Tensor, sample: int, kind: Kind) -> None:
@@ -46,7 +56,12 @@ def _check(tensor: Tensor, sample: int, kind: Kind) -> None:
 
 
 def _title(call: Call, kind: Kind, sample: int) -> str:
-    return f"{call.site._replace(kind=kind)} ({call.module}), sample {sample}"
+    return f"{_named(call, kind)}, sample {sample}"
+
+
+def _named(call: Call, kind: Kind) -> str:
+    site = call.site._replace(kind=kind, path=call.site.path or "(model)")
+    return f"{site} ({call.module})"
 
 
 def _values(call: Call, kind: Kind, tensors: list[Tensor], sample: int, options: dict[str, Any]) -> Figure:
@@ -55,7 +70,7 @@ def _values(call: Call, kind: Kind, tensors: list[Tensor], sample: int, options:
         return _maps(call, kind, tensor, sample, options)
     if tensor.dim() == 3 and tensor.is_floating_point():
         return _states(call, kind, tensor, sample, options)
-    title = f"{call.site._replace(kind=kind)} ({call.module})"
+    title = _named(call, kind)
     return tensor_figure(tensor, title=title, axes=("sample", "unit") if tensor.dim() == 2 else None, **options)
 
 
@@ -133,9 +148,17 @@ def show_layers_of_attention(
 ) -> Figure:
     """Every attention in a store: layers by heads, and their rollout."""
     layers: dict[str, Tensor] = {}
-    for name in store:
+    for name in store if "attention" in store.kinds else ():
         found = [tensor for _, tensor in walk(store[name].attention)]
         layers |= {name + (f"[{i}]" if len(found) > 1 else ""): heads_of(t, sample) for i, t in enumerate(found)}
     if not layers:
-        raise LookupError("this store holds no attention; ask for it: capture(model, ..., what='attention')")
+        raise LookupError(_no_attention(store))
     return attention_figure(layers, **{"tokens": tokens, "title": f"attention of {store.model}, sample {sample}", **options})
+
+
+def _no_attention(store: Store) -> str:
+    if "attention" not in store.kinds:
+        return "this store holds no attention; ask for it: capture(model, ..., what='attention')"
+    reasons = dict.fromkeys(store[name].why.get("attention", "") for name in store)
+    why = next(filter(None, reasons), "no chosen module has attention weights")
+    return f"attention was asked of {len(store)} calls and none has any: {why}"

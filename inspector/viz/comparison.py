@@ -13,10 +13,12 @@ from matplotlib.lines import Line2D
 from inspector.records import Comparison, Cost
 from inspector.viz.bars import plot_intervals
 from inspector.viz.curves import looks, plot_curves
-from inspector.viz.figure import Figure, canvas, shorten
-from inspector.viz.grid import Rows, Shared, check_scale, draw_grid, grid_height
+from inspector.viz.figure import Figure, canvas, log_axis, shorten
+from inspector.viz.grid import Rows, Shared, check_scale, count_of, draw_grid, grid_height, is_images
+from inspector.viz.lettering import clipped
 from inspector.viz.scales import Array, array, colour_map
 from inspector.viz.style import MUTED, SMALL, panel, styled
+from inspector.viz.titles import shown_of
 from inspector.words.facts import target_of
 
 Part = Literal["grid", "scores", "curves", "agreement", "cost"]
@@ -25,23 +27,23 @@ Panel = Callable[[Axes], Any]
 
 
 def show_comparison(
-    comparison: Comparison, *, samples: int = 6, scale: Shared = "row", parts: Sequence[Part] = ALL, **figure: Any
+    comparison: Comparison,
+    *,
+    samples: int | None = None,
+    scale: Shared = "row",
+    parts: Sequence[Part] = ALL,
+    **figure: Any,
 ) -> Figure:
     """``scale``: "row" = shared within a method, "shared" = one for all, "panel" = each map its own; printed in any case.
     ``parts`` chooses among the grid of maps, score intervals, curves, agreement, and quality against cost."""
     _check(scale, parts)
     scores = _score_panels(comparison) if "scores" in parts else []
     others = [panel for part in parts if part in _PANELS for panel in _PANELS[part](comparison)]
+    images = is_images(Rows(comparison.attributions).pieces)
+    shown = count_of(samples, _count(comparison), images=images)
     with styled():
-        drawn = _compose(
-            comparison,
-            [*_in_rows(scores), *_in_rows(others)],
-            min(samples, _count(comparison)),
-            scale,
-            "grid" in parts,
-            figure,
-        )
-    drawn.head(_title(comparison), _facts(comparison), *_alarms(comparison))
+        drawn = _compose(comparison, [*_in_rows(scores), *_in_rows(others)], shown, scale, "grid" in parts, figure)
+    drawn.head(_title(comparison), _facts(comparison, shown if "grid" in parts else None), *_alarms(comparison))
     return drawn
 
 
@@ -63,15 +65,16 @@ def _title(comparison: Comparison) -> str:
     return f"{count} method{'s' * (count != 1)}{against}" + (f" → {target}" if target else "")
 
 
-def _facts(comparison: Comparison) -> str:
+def _facts(comparison: Comparison, shown: int | None) -> str:
     total = _count(comparison)
-    model = next(iter(comparison.attributions.values())).model.get("class", "")
-    settings = [f"{k}={v}" for k, v in comparison.settings.items() if isinstance(v, (int, float, str)) and v != ""]
-    return " · ".join([*([str(model)] if model else []), f"{total} sample{'s' * (total != 1)}", *settings])
+    model = str(next(iter(comparison.attributions.values())).model.get("class", ""))
+    settings = {k: v for k, v in comparison.settings.items() if isinstance(v, (int, float, str)) and k != "samples"}
+    said = [f"{k}={v}" for k, v in settings.items() if v != ""]
+    return " · ".join(filter(None, [model, shown_of(total if shown is None else shown, total), *said]))
 
 
 def _alarms(comparison: Comparison, most: int = 4) -> list[str]:
-    lines = [f"! {shorten(warning, 150)}" for warning in comparison.warnings[:most]]
+    lines = [f"! {clipped(warning, 170)}" for warning in comparison.warnings[:most]]
     rest = len(comparison.warnings) - most
     return [*lines, *([f"… {rest} more warnings; print(comparison) lists them"] if rest > 0 else [])]
 
@@ -81,7 +84,8 @@ def _compose(
 ) -> Figure:
     maps = Rows(comparison.attributions, comparison.controls, shown, scale)
     heights = [grid_height(maps)] * grid + [_LEGEND * (1 + (len(comparison.labels) - 1) // 4)] * bool(rows)
-    heights += [0.75 + 0.21 * len(comparison.labels) if row[0].__name__ == "scores" else 2.3 for row in rows]
+    labels = len(comparison.labels)
+    heights += [0.75 + 0.21 * labels if row[0].__name__ == "scores" else max(2.3, 0.15 * labels + 0.6) for row in rows]
     size = (9.8, sum(heights) + 1.2 + 0.18 * len(_alarms(comparison)))
     figure = Figure(natural=size, **options)
     outer = GridSpec(len(heights), 1, figure=figure, height_ratios=heights)
@@ -115,7 +119,8 @@ def _legend(figure: Figure, place: Any, comparison: Comparison) -> None:
     rows = Rows(comparison.attributions, comparison.controls)
     handles = [Line2D([], [], label=rows.named(label), **style) for label, style in styles.items()]
     ax.legend(handles=handles, loc="center", ncols=min(len(handles), 4))
-    figure.foot("Whiskers: 95% bootstrap interval of the mean over samples; bands: 1.96 standard errors; grey: the control.")
+    control = f"; grey: controls; dashed: the mean of {comparison.controls[0]}" if comparison.controls else ""
+    figure.foot(f"Whiskers: 95% bootstrap interval of the mean over samples; bands: 1.96 standard errors{control}.")
 
 
 def _score_panels(comparison: Comparison) -> list[Panel]:
@@ -166,7 +171,8 @@ def plot_agreement(matrix: Array, labels: Sequence[str], *, ax: Axes | None = No
     ax = canvas(ax, (3.2, 2.8))
     drawn = ax.imshow(matrix, vmin=-1, vmax=1, cmap=colour_map("RdBu_r"), interpolation="nearest")
     names = [shorten(label, 20) for label in labels]
-    ax.set_xticks(range(len(names)), labels=[str(i + 1) for i in range(len(names))])
+    every = max(1, -(-len(names) // 10))
+    ax.set_xticks(range(0, len(names), every), labels=[str(i + 1) for i in range(0, len(names), every)])
     ax.set_yticks(range(len(names)), labels=[f"{name}  {i + 1}" for i, name in enumerate(names)])
     ax.tick_params(length=0)
     if len(names) <= 8:
@@ -220,8 +226,9 @@ def _control_line(ax: Axes, comparison: Comparison, metric: str) -> None:
 def _log_axis(ax: Axes, values: list[float]) -> None:
     positive = [v for v in values if v > 0]
     if positive and max(positive) > 20 * min(positive) and len(positive) == len(values):
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        log_axis(ax, "x", min(positive) / 1.5, max(positive) * 1.5)
+    else:
+        ax.locator_params(axis="x", nbins=4)
 
 
 _PANELS: dict[str, Callable[[Comparison], list[Panel]]] = {

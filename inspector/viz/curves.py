@@ -34,10 +34,11 @@ def plot_curves(
     ax = canvas(ax, (3.2, 2.4))
     styles = styles or looks(list(curves))
     lines: list[Line2D] = []
-    for label, curve in curves.items():
+    widths = np.linspace(2.6, 1.2, len(curves)) if len(curves) > 1 else [1.3]  # so that no line hides an equal one
+    for width, (label, curve) in zip(widths, curves.items(), strict=True):
         middle, error = mean_and_error(array(curve.y))
         x = array(curve.x)
-        lines += ax.plot(x, middle, label=label, **styles[label])
+        lines += ax.plot(x, middle, label=label, lw=width, **styles[label])
         ax.fill_between(x, middle - 1.96 * error, middle + 1.96 * error, color=styles[label]["color"], alpha=0.13, lw=0)
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.5, 1], labels=["0", "50%", "100%"])

@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 
 from inspector.records import Store
 from inspector.tensors import shape_text
-from inspector.viz.figure import Figure, canvas, shorten
+from inspector.viz.figure import Figure, canvas, log_axis, shorten
 from inspector.viz.scales import array, number
-from inspector.viz.store import NAMED, tensors_of
+from inspector.viz.spreads import NAMED
+from inspector.viz.store import tensors_of
 from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel, styled
+from inspector.words.facts import innermost
 
 
 class Difference(NamedTuple):
@@ -56,9 +58,9 @@ def show_difference(first: Store, second: Store, *rest: Store, **figure: Any) ->
         drawn = Figure(natural=(7.4, tall + 1.9), **figure)
         plot_differences(found, ax=drawn.add_subplot())
     same = sum(d.relative == 0 for d in found)
-    parted = next((d.name for d in found if d.relative > 0 or d.why), None)
+    parted = innermost([d.name for d in found if d.relative > 0 or d.why])
     facts = f"{same} of {len(found)} sites are equal bit for bit"
-    drawn.head("Difference of two stores", facts + (f" · first difference at {parted}" if parted else ""))
+    drawn.head("Difference of two stores", facts + (f" · first difference at {parted[0]}" if parted else ""))
     drawn.foot("Norm of the difference divided by the norm of the first store's value; at the right the largest difference.")
     return drawn
 
@@ -72,9 +74,7 @@ def plot_differences(found: list[Difference], *, ax: Axes | None = None) -> Any:
     rows = np.arange(len(found))
     dots = ax.plot(sizes[shown], rows[shown], "o", color=COLOURS[0], ms=4)[0]
     low, high = (sizes[shown].min(), sizes[shown].max()) if shown.any() else (1e-8, 1.0)
-    ax.set_xscale("log")
-    ax.set_xlim(low / 4, high * 4)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    log_axis(ax, "x", low / 4, high * 4)
     ax.hlines(rows[shown], low / 4, sizes[shown], color=COLOURS[0], lw=1, alpha=0.4)
     ax.set_ylim(len(found) - 0.4, -0.6)
     if len(found) <= NAMED:

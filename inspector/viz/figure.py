@@ -7,7 +7,6 @@ Names, tokens and labels are drawn as they are: mathtext is off, so that ``$x$``
 from __future__ import annotations
 
 import io
-import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter
 
+from inspector.viz.lettering import wrap
 from inspector.viz.style import ALARM, INK, LABEL, MUTED, SMALL, TITLE, styled
 
 _MARGIN = 0.14  # inches around the text of head and foot
@@ -98,7 +99,8 @@ class Figure(matplotlib.figure.Figure):
         width, height = self.get_size_inches()
         margin = _MARGIN * self.shrink
         for text, words in self._words.items():
-            text.set_text(_wrap(words, width - 2 * margin, float(text.get_fontsize())))
+            bold = text is self._title
+            text.set_text(wrap(words, width - 2 * margin, float(text.get_fontsize()), bold=bold))
         top = margin if self._words[self._title] else 0.0
         for text in (self._title, self._facts, self._alarms):
             text.set_position((margin / width, 1 - top / height))
@@ -150,9 +152,13 @@ def bare(ax: Axes) -> Axes:
     return ax
 
 
+_DECADES = 12  # further down than so many powers of ten below the largest nothing is told apart
+
+
 def symlog(ax: Axes, which: Literal["x", "y"], sizes: Any) -> None:
     """A symmetric log scale around 0 that keeps the smallest of ``sizes`` (positive numbers) apart, with few ticks."""
     low, high = (int(np.floor(np.log10(end))) for end in (np.min(sizes), np.max(sizes)))
+    low = max(low, high - _DECADES)
     set_scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
     set_scale("symlog", linthresh=10.0**low)
     every = max(1, -(-(high - low + 1) // 3))
@@ -161,16 +167,28 @@ def symlog(ax: Axes, which: Literal["x", "y"], sizes: Any) -> None:
     axis.set_ticks(ticks, labels=[f"{tick:g}".replace("-", "−") for tick in ticks])
 
 
+def log_axis(ax: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
+    """A log scale from ``low`` to ``high`` (both above 0) with few plain numbers; where no power of ten lies between
+    them, twos and fives are ticks too."""
+    set_scale, set_limits, axis = (
+        (ax.set_xscale, ax.set_xlim, ax.xaxis) if which == "x" else (ax.set_yscale, ax.set_ylim, ax.yaxis)
+    )
+    set_scale("log")
+    set_limits(low, high)
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    every = max(1, -(-(last - first) // 8))
+    steps = (1, 2, 5) if last - first <= 3 else (1,)
+    ticks = [step * 10.0**k for k in range(first, last + 1, every) for step in steps]
+    kept = [tick for tick in ticks if low <= tick <= high] or [float(np.sqrt(low * high))]
+    axis.set_ticks(kept, labels=[f"{tick:.3g}".replace("-", "−") for tick in kept])
+    axis.set_minor_formatter(NullFormatter())
+
+
 def shorten(name: str, length: int = 34) -> str:
     """Long names keep their beginning and their end, which tell siblings apart."""
     name = name.replace("\n", " ")
     keep = length - 1
     return name if len(name) <= length else f"{name[: keep // 2]}…{name[-(keep - keep // 2) :]}"
-
-
-def _wrap(words: str, width: float, size: float) -> str:
-    characters = max(int(width * 72 / (0.6 * size)), 8)
-    return "\n".join(line for words_ in words.split("\n") for line in textwrap.wrap(words_, characters) or [""])
 
 
 def _resize(sizes: list[tuple[Text, float]], widths: list[tuple[Line2D, float, float]], k: float) -> None:

@@ -13,7 +13,7 @@ from inspector.viz.images import as_picture, outline, thin
 from inspector.viz.scales import Array, Scale, array, number, signed
 from inspector.viz.strips import strips
 from inspector.viz.style import styled
-from inspector.viz.titles import evidence_note, sample_label
+from inspector.viz.titles import evidence_note, sample_label, shown_of
 from inspector.words.facts import Piece, baseline_of, evidence_of, pieces, target_of, where_of
 
 Shared = Literal["shared", "row", "panel"]
@@ -38,7 +38,39 @@ class Rows(NamedTuple):
 
     def named(self, label: str) -> str:
         """A label as it is written, controls marked."""
-        return shorten(label, 26) + (" (control)" if label in self.controls else "")
+        control = label in self.controls
+        return shorten(label or "(model)", 18 if control else 26) + (" (control)" if control else "")
+
+    @property
+    def heats(self) -> Heats:
+        """The maps of each label, sample by sample; None where it has none over the positions of the samples."""
+        found = self.pieces
+        fits = {label: has_map(piece, found) for label, piece in found.items()}
+        return {
+            label: [_heat(piece, i) if fits[label] else None for i in range(self.shown)] for label, piece in found.items()
+        }
+
+
+def has_map(piece: Piece, among: Mapping[str, Piece]) -> bool:
+    """Whether a piece has a map over what the others have maps over: pixels where there are images, else positions. What
+    a layer without positions gives, such as one number per class, is no map."""
+    if piece.heat is None or any(p.view == "image" for p in among.values()):
+        return piece.heat is not None and piece.heat.dim() == 3
+    return piece.heat.dim() == 2 and (piece.values.dim() > 2 or piece.heat.shape[1] in _lengths(among))
+
+
+def _lengths(among: Mapping[str, Piece]) -> set[int]:
+    first = next(iter(among.values()))
+    over = first.input if first.input is not None and first.view in ("sequence", "tokens") else first.heat
+    return {over.shape[1]} if over is not None and over.dim() > 1 else set()
+
+
+def count_of(samples: int | None, total: int, *, images: bool) -> int:
+    """How many samples are drawn: as many as were asked for, by default as many as read well; sixteen images at most."""
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples={samples} shows nothing; ask for 1 or more of the {total}")
+    wanted = samples or (6 if images else 3)
+    return min(wanted, total, 16)
 
 
 def check_scale(scale: str) -> None:
@@ -48,22 +80,31 @@ def check_scale(scale: str) -> None:
 
 
 def show_attributions(
-    attributions: Mapping[str, Attribution], *, samples: int = 6, scale: Shared = "row", **figure: Any
+    attributions: Mapping[str, Attribution], *, samples: int | None = None, scale: Shared = "row", **figure: Any
 ) -> Figure:
-    """Several methods or layers on the same samples; ``scale`` as in the picture of a comparison."""
+    """Several methods or layers on the same samples; ``scale`` as in the picture of a comparison. Layers without a map
+    over the positions are named below."""
     check_scale(scale)
-    if not attributions:
-        raise ValueError("there is no attribution to show: the mapping is empty")
-    count = max(len(a.samples) for a in attributions.values())
-    rows = Rows(attributions, (), min(samples, count), scale)
+    total = max((len(a.samples) for a in attributions.values()), default=0)
+    if not total:
+        why = f"{len(attributions)} attributions of a batch of 0" if attributions else "the mapping is empty"
+        raise ValueError(f"there is no attribution to show: {why}")
+    found = Rows(attributions).pieces
+    mapped = {label: a for label, a in attributions.items() if has_map(found[label], found)} or attributions
+    rows = Rows(mapped, (), count_of(samples, total, images=is_images(found)), scale)
     with styled():
         size = (9.8, grid_height(rows) + 1.2)
         drawn = Figure(natural=size, **figure)
         draw_grid(rows, drawn, drawn.add_gridspec(1, 1)[0])
     target = target_of(rows.first)
-    some = f"{rows.shown} of {count} samples shown" if rows.shown < count else f"{count} samples"
-    drawn.head(f"{len(attributions)} attributions" + (f" → {target}" if target else ""), some)
+    rest = [rows.named(label) for label in attributions if label not in mapped]
+    drawn.foot(f"No map over the positions: {', '.join(rest)}." if rest else "")
+    drawn.head(f"{len(attributions)} attributions" + (f" → {target}" if target else ""), shown_of(rows.shown, total))
     return drawn
+
+
+def is_images(found: Mapping[str, Piece]) -> bool:
+    return any(piece.view == "image" for piece in found.values())
 
 
 def labelled(attributions: Sequence[Attribution]) -> dict[str, Attribution]:
@@ -77,9 +118,9 @@ def grid_height(rows: Rows) -> float:
     """Inches that the grid of maps takes."""
     found, labels = rows.pieces, len(rows.attributions)
     piece = next(iter(found.values()))
-    if any(p.view == "image" for p in found.values()):
+    if is_images(found):
         return 0.75 + (labels + 1) * min(1.0, 6.6 / max(rows.shown, 1)) * _tall(piece)
-    return min(rows.shown, 3) * (0.95 + 0.19 * labels + 0.75 * (piece.view == "sequence")) + 0.3
+    return rows.shown * (0.95 + 0.19 * labels + 0.75 * (piece.view == "sequence")) + 0.3
 
 
 def _tall(piece: Piece) -> float:
@@ -91,9 +132,9 @@ def _tall(piece: Piece) -> float:
 
 def draw_grid(rows: Rows, figure: Figure, place: Any) -> None:
     """Draw into ``place``, a cell of the figure's grid, and say below how to read the colours."""
-    heats = {label: [_heat(piece, i) for i in range(rows.shown)] for label, piece in rows.pieces.items()}
+    heats = rows.heats
     scales = scales_of(heats, rows.share, controls=rows.controls)
-    if any(piece.view == "image" for piece in rows.pieces.values()):
+    if is_images(rows.pieces):
         _maps(rows, figure, place, heats, scales)
     else:
         names = {label: rows.named(label) for label in heats}
@@ -143,7 +184,8 @@ def _maps(rows: Rows, figure: Figure, place: Any, heats: Heats, scales: dict[str
             _map(board, heats[label][i], row, i, scales[label][i])
     board.label_columns([_column(rows.first, i) for i in range(rows.shown)])
     board.label_rows(["input", *(_row_label(rows, label) for label in heats)])
-    board.label_right(["", *(_range(row) for row in scales.values())])
+    said = [_range(row) if any(h is not None for h in heats[label]) else "" for label, row in scales.items()]
+    board.label_right(["", *said])
 
 
 def _map(board: Board, heat: Array | None, row: int, column: int, scale: Scale) -> None:

@@ -15,6 +15,8 @@ from inspector.viz.style import styled
 from inspector.viz.titles import evidence_note, over, sample_label
 from inspector.words.facts import Piece, evidence_of
 
+WIDE = 8  # samples beside each other; further ones stand below
+
 
 class Shown(NamedTuple):
     """One sample: its heat, and its picture (H, W, 3) with what was done to it, where there is one."""
@@ -32,7 +34,7 @@ class Shown(NamedTuple):
 
 
 def show_images(attribution: Attribution, piece: Piece, shown: int, options: dict[str, Any]) -> Figure:
-    """Samples as columns where there are more than two, else as rows."""
+    """Samples as columns where there are more than two, eight at most in a band; else as rows."""
     given = piece.input if piece.input is not None and piece.input.dim() == 4 else None
     samples = [_sample(piece, given, i) for i in range(shown)]
     scale = signed([s.heat for s in samples], over=over(shown))
@@ -49,31 +51,44 @@ def _sample(piece: Piece, given: Tensor | None, index: int) -> Shown:
 
 
 def _draw(attribution: Attribution, samples: list[dict[str, Array]], scale: Scale, options: dict[str, Any]) -> Figure:
-    names = [sample_label(attribution, i) for i in range(len(samples))]
     words, across = list(samples[0]), len(samples) > 2
-    rows, columns = (words, names) if across else (names, words)
     tall = tallness([pixels for cells in samples for pixels in cells.values()])
-    cell = min(2.0, 8.2 / len(columns)) if across else 2.0
-    size = (cell * len(columns) + 2.2, cell * tall * len(rows) + (1.9 if across else 1.3))
+    columns = min(len(samples), WIDE) if across else len(words)
+    bands = -(-len(samples) // columns) if across else 1
+    cell = min(2.0, 8.2 / columns, max(0.8, 2.4 / tall))
+    rows = len(words) if across else len(samples)
+    size = (cell * columns + 2.2, bands * (cell * tall * rows + (0.9 if across else 0.3)) + 1.0)
     figure = Figure(natural=size, **options)
-    board = Board(figure.add_subplot(), len(rows), len(columns), tall)
-    for i, cells in enumerate(samples):
+    axes = [figure.add_subplot(bands, 1, band + 1) for band in range(bands)]
+    for band, ax in enumerate(axes):
+        chosen = range(band * columns, min((band + 1) * columns, len(samples))) if across else range(len(samples))
+        board = Board(ax, rows, columns, tall)
+        names = [sample_label(attribution, i) for i in chosen]
+        mappable = _fill(board, attribution, {i: samples[i] for i in chosen}, scale, across)
+        board.label_rows(words if across else names)
+        board.label_columns(names if across else words)
+    colour_bar(axes, mappable, scale, sides([cells["attribution"] for cells in samples]))
+    return figure
+
+
+def _fill(board: Board, attribution: Attribution, samples: dict[int, dict[str, Array]], scale: Scale, across: bool) -> Any:
+    """The pictures of some samples; returns one that lies on the scale."""
+    mappable: Any = None
+    for place, (i, cells) in enumerate(samples.items()):
         for k, (word, pixels) in enumerate(cells.items()):
-            drawn = board.put(pixels, *((k, i) if across else (i, k)), **(scale.style if word == "attribution" else {}))
+            at = (k, place) if across else (place, k)
+            drawn = board.put(pixels, *at, **(scale.style if word == "attribution" else {}))
             if word == "attribution":
                 mappable = drawn
             if word == "input":
                 outline(board.ax, evidence_of(attribution.samples, i), drawn.get_extent())
-    board.label_rows(rows)
-    board.label_columns(columns)
-    colour_bar(board.ax, mappable, scale, sides([cells["attribution"] for cells in samples]))
-    return figure
+    return mappable
 
 
 def tallness(pictures: list[Array]) -> float:
     """Height over width of a cell that fits them all, within reason."""
     ratio = max(p.shape[0] / p.shape[1] for p in pictures)
-    return float(min(max(ratio, 0.25), 2.0))
+    return float(min(max(ratio, 0.25), 3.0))
 
 
 def _note(samples: list[Shown], given: Tensor | None) -> str:

@@ -158,7 +158,7 @@ def plot_mosaic(
     _cross_out(ax, [c for c, i in zip(corners, chosen, strict=True) if active[i] == 0], kept.shape[-2:])
     shown = f" · {len(kept)} of {len(values)} shown" if len(kept) < len(values) else ""
     dead = int((active == 0).sum())
-    ax.set_title(f"{title}{f' · {dead} dead' if dead else ''}{shown}".removeprefix(" · "))
+    ax.set_title(f"{title}{f' · {dead} dead (0 everywhere)' if dead else ''}{shown}".removeprefix(" · "))
     return drawn
 
 

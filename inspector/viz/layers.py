@@ -93,7 +93,7 @@ def _colours(values: Array) -> tuple[Normalize, Colormap, str]:
     return Normalize(low, high if high > low else low + 1.0), colour_map("viridis").with_extremes(bad=ABSENT), ""
 
 
-def _paint(ax: Axes, cells: Array, colour: str, extent: tuple[float, ...]) -> None:
+def _paint(ax: Axes, cells: Array, colour: str, extent: tuple[float, float, float, float]) -> None:
     if cells.any():
         ax.imshow(np.where(cells[..., None], _rgba(colour), 0.0), aspect="auto", interpolation="nearest", extent=extent)
 

@@ -10,40 +10,70 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from inspector.records import Coverage, Curve, Finding, Samples, Scores, Task
-from inspector.tensors import format_leaf, walk
-from inspector.viz.anything import tensor_figure
+from inspector.tensors import format_leaf, shape_text, walk
+from inspector.viz.anything import plot_tensor, tensor_figure
 from inspector.viz.bars import plot_intervals
 from inspector.viz.board import Board
 from inspector.viz.curves import plot_curves
 from inspector.viz.figure import Figure, bare, canvas, shorten
 from inspector.viz.images import as_picture, outline
-from inspector.viz.scales import Array, Scale, array
+from inspector.viz.lettering import clipped
+from inspector.viz.scales import Array, Scale, array, colour_bar, sequential
 from inspector.viz.sequences import plot_steps
 from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel, styled
+from inspector.viz.titles import shown_of
 from inspector.viz.tokens import LINE, lines_of, plot_tokens, unpadded
 from inspector.words.facts import evidence_of, tokens_of, true_of, valid_of
 
-MOST_FINDINGS = 40
+MOST_FINDINGS, MOST_ROWS = 40, 60
 
 
 def show_samples(samples: Samples, *, count: int = 12, **figure: Any) -> Figure:
     """The first ``count`` samples with their answers; true evidence is outlined."""
     if not len(samples):
         raise ValueError("there are no samples to show: the batch is empty")
+    if count < 1:
+        raise ValueError(f"count={count} shows nothing; ask for 1 or more of the {len(samples)}")
     first = next(walk(samples.inputs))[1]
     shown = min(count, len(samples))
     with styled():
         if all(tensor.dim() == 1 for _, tensor in walk(samples.inputs)):
             drawn = _columns(samples, shown, figure)
         elif "tokens" in samples.names or not first.is_floating_point():
-            drawn = _tokens(samples, first, min(shown, 8), figure)
+            shown = min(shown, 8)
+            drawn = _tokens(samples, first, shown, figure)
         elif first.dim() == 4:
             drawn = _images(samples, first, shown, figure)
         elif first.dim() == 3:
-            drawn = _series(samples, first, min(shown, 6), figure)
+            shown = min(shown, 6)
+            drawn = _series(samples, first, shown, figure)
         else:
-            drawn = tensor_figure(first, **figure)
-    drawn.head("Samples", repr(samples))
+            shown = min(len(samples), 60)
+            drawn = _matrix(samples, first[:shown], figure)
+    drawn.head("Samples", _facts(samples, shown))
+    return drawn
+
+
+def _facts(samples: Samples, shown: int) -> str:
+    """How many are drawn, of what shape, and what is known of them."""
+    known = [name for name in ("target", "evidence", "valid", "groups") if getattr(samples, name) is not None]
+    shapes = ", ".join(shape_text(tensor) for _, tensor in walk(samples.inputs))
+    return " · ".join([shown_of(shown, len(samples)), f"inputs {shapes}", *([f"with {', '.join(known)}"] if known else [])])
+
+
+def _matrix(samples: Samples, rows: Tensor, options: dict[str, Any]) -> Figure:
+    """Samples of features (n, F) as rows of a matrix, with the features' names where there is room."""
+    if rows.dim() != 2:
+        return tensor_figure(rows, **options)
+    names = [shorten(str(name), 18) for name in samples.names.get("features", ())]
+    scale = sequential(rows, over="the samples shown")
+    drawn = Figure(natural=(min(max(0.24 * rows.shape[1] + 2.4, 5.0), 10.0), 0.05 * len(rows) + 2.8), **options)
+    ax = drawn.add_subplot()
+    colour_bar(ax, plot_tensor(rows, ax=ax, axes=("sample", "feature")), scale)
+    ax.set_aspect("auto")
+    if len(names) == rows.shape[1] <= 40:
+        ax.set_xticks(range(len(names)), labels=names, rotation=50, ha="right", rotation_mode="anchor")
+    drawn.foot(f"Colours: {scale}.")
     return drawn
 
 
@@ -58,6 +88,7 @@ def _images(samples: Samples, images: Tensor, shown: int, options: dict[str, Any
             drawn = board.put(as_picture(images[i])[0], 0, column)
             outline(board.ax, evidence_of(samples, i), drawn.get_extent())
         board.label_columns([_caption(samples, i) for i in chosen])
+    figure.foot("Orange: the true evidence." if samples.evidence is not None else "")
     return figure
 
 
@@ -72,6 +103,8 @@ def _series(samples: Samples, series: Tensor, shown: int, options: dict[str, Any
     for i, ax in enumerate(axes):
         _one_series(samples, array(series[i]), i, ax)
     axes[-1].set_xlabel("step", color=MUTED)
+    known = samples.evidence is not None and samples.evidence.dim() == 2
+    figure.foot("Orange: the true evidence." if known else "")
     return figure
 
 
@@ -145,7 +178,8 @@ def show_scores(scores: Scores, **figure: Any) -> Figure:
             found = {label: scores.interval(label, metric) for label in labels if metric in scores[label]}
             plot_intervals(found, title=shorten(metric, 26), ax=ax)
             ax.set_xlabel({"high": "higher is better →", "low": "← lower is better"}.get(str(scores.better(metric)), ""))
-    drawn.head("Scores", f"{len(labels)} methods, {len(metrics)} metrics")
+    count = f"{len(labels)} method{'s' * (len(labels) != 1)}, {len(metrics)} metric{'s' * (len(metrics) != 1)}"
+    drawn.head("Scores", count)
     drawn.foot("Whiskers: 95% bootstrap interval of the mean over samples.")
     return drawn
 
@@ -158,22 +192,25 @@ def show_curve(curve: Curve, *more: Curve, **figure: Any) -> Figure:
         ax = drawn.add_subplot()
         plot_curves(curves, ax=ax)
         if more:
-            ax.legend()
+            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03))
     areas = ", ".join(f"{c.area.double().mean().item():.3g}" for c in curves.values())
-    drawn.head("Curve" if not more else f"{len(curves)} curves", f"{len(curve.y)} samples · mean area {areas}")
+    drawn.head(
+        "Curve" if not more else f"{len(curves)} curves", f"{shown_of(len(curve.y), len(curve.y))} · mean area {areas}"
+    )
     drawn.foot("Band: 1.96 standard errors of the mean over samples.")
     return drawn
 
 
 def show_coverage(coverage: Coverage, **figure: Any) -> Figure:
     """How often each chosen module ran; modules that never ran say why."""
-    rows = list(coverage.items())[:60]
+    rows = sorted(coverage.items(), key=lambda row: bool(row[1].calls))  # what is missing first, else in order
+    rows = (rows if len(rows) > MOST_ROWS else list(coverage.items()))[:MOST_ROWS]
     with styled():
         drawn = Figure(natural=(7.6, 0.22 * len(rows) + 1.3), **figure)
         ax = drawn.add_subplot()
         bars = ax.barh(range(len(rows)), [status.calls for _, status in rows], color=COLOURS[0], height=0.6)
         for y, (_, status) in enumerate(rows):
-            note = f"{status.calls}" if status.calls else shorten(status.reason or "never ran", 70)
+            note = f"{status.calls}" if status.calls else clipped(status.reason or "never ran", 95)
             style: dict[str, Any] = {"size": SMALL, "color": MUTED if status.calls else ALARM}
             ax.annotate(note, (status.calls, y), xytext=(3, 0), textcoords="offset points", va="center", **style)
         ax.set_yticks(range(len(bars)), labels=[shorten(path or "(model)", 34) for path, _ in rows])
@@ -181,7 +218,7 @@ def show_coverage(coverage: Coverage, **figure: Any) -> Figure:
         ax.set_xlabel("calls", color=MUTED)
         ax.locator_params(axis="x", nbins=6, integer=True)
         ax.set_xlim(0, 1.15 * max([s.calls for _, s in rows] + [1]))
-    some = f" · {len(rows)} of {len(coverage)} shown" if len(rows) < len(coverage) else ""
+    some = f" · {len(rows)} of {len(coverage):,} shown, the missing first" if len(rows) < len(coverage) else ""
     drawn.head("Coverage", f"{len(coverage) - len(coverage.missing)} of {len(coverage)} chosen modules ran{some}")
     return drawn
 
@@ -207,11 +244,12 @@ def plot_findings(findings: Sequence[Finding], *, ax: Axes | None = None) -> lis
         lines += ax.plot([finding.step, last], [y, y], color=ALARM, lw=1.6, alpha=0.6)
         ax.plot([finding.step], [y], ">", color=ALARM, ms=6)
         where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "size": SMALL}
-        ax.annotate(shorten(finding.message, 110), (0, y), xytext=(2, 6), va="bottom", **where)
+        ax.annotate(clipped(finding.message, 110), (0, y), xytext=(2, 6), va="bottom", **where)
     ax.set_yticks(range(len(findings)), labels=[shorten(f.rule, 26) for f in findings])
     ax.set_ylim(len(findings) - 0.4, -0.9)
     ax.set_xlim(0, last)
     ax.set_xlabel("step", color=MUTED)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
+    ax.set_axis_on() if findings else ax.set_axis_off()
     return lines

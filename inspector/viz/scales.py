@@ -104,7 +104,7 @@ def _limit(size: Array, percentile: float, of: str) -> tuple[float, str]:
 
 def share(part: float) -> str:
     """A share as a percentage that never rounds to a false 0."""
-    return f"{100 * part:.1f}%" if part >= 0.0005 else "<0.1%"
+    return "0%" if part == 0 else f"{100 * part:.1f}%" if part >= 0.0005 else "<0.1%"
 
 
 def array(value: Any) -> Array:

@@ -112,13 +112,13 @@ def _runs(mask: Array) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def mark_evidence(ax: Axes, evidence: Tensor | None, low: float = 0.0, high: float = 1.0) -> None:
-    """Orange behind the steps of a mask (T,), between two heights of the axes (0 is the bottom)."""
+def mark_evidence(ax: Axes, evidence: Tensor | None, *, over: bool = False) -> None:
+    """Orange behind the steps of a mask (T,), so that no colour of a map is changed; ``over`` an image of the input."""
     if evidence is None or evidence.dim() != 1:
         return
     left, right = ax.get_xlim()
     for start, stop in _runs(evidence.cpu().numpy()):
-        ax.axvspan(start - 0.5, stop - 0.5, low, high, color=EVIDENCE, alpha=0.25, lw=0, zorder=0)
+        ax.axvspan(start - 0.5, stop - 0.5, color=EVIDENCE, alpha=0.25, lw=0, zorder=2 if over else -1)
     ax.set_xlim(left, right)
 
 

@@ -16,7 +16,7 @@ from inspector.viz.figure import Figure, shorten
 from inspector.viz.scales import Array, Scale, array, colour_map
 from inspector.viz.sequences import LANES, cover_padding, mark_evidence
 from inspector.viz.style import ALARM, COLOURS, INK, MUTED, SMALL, panel
-from inspector.viz.titles import sample_label
+from inspector.viz.titles import sample_line
 from inspector.viz.tokens import unpadded, visible
 from inspector.words.facts import Piece, evidence_of, pieces, tokens_of, valid_of
 
@@ -31,9 +31,8 @@ def strips(
     scales: dict[str, list[Scale]],
     names: Mapping[str, str],
 ) -> None:
-    """One block per sample, three at most: its signal, then a strip per label; what the samples are is read off
-    ``first``."""
-    shown = min(3, len(next(iter(heats.values()))))
+    """One block per sample: its signal, then a strip per label; what the samples are is read off ``first``."""
+    shown = len(next(iter(heats.values())))
     piece = pieces(first)[0]
     signal = piece.view == "sequence"
     blocks = GridSpecFromSubplotSpec(shown, 1, subplot_spec=place)
@@ -46,24 +45,30 @@ def strips(
         top = figure.add_subplot(parts[0], sharex=ax) if signal else ax
         if signal:
             _signal(top, piece, i)
-        (mark_evidence if signal else _bold)(top, evidence_of(first.samples, i))
-        top.set_title(sample_label(first, i).replace("\n", " · "))
+        if signal:
+            mark_evidence(top, evidence_of(first.samples, i), over=bool(top.images))
+        else:
+            _bold(top, evidence_of(first.samples, i))
+        top.set_title(sample_line(first, i))
 
 
 @panel
 def plot_strips(heats: dict[str, Array | None], scales: dict[str, Scale], *, ax: Axes) -> list[Any]:
-    """A row for each label (n,), each on its own scale, which is printed at the right; returns the images."""
+    """A row for each label (n,), each on its own scale, which is printed at the right; returns the images. A map of fewer
+    positions, such as one of a layer that skips steps, is drawn as the blocks it stands for."""
     longest = max((len(h) for h in heats.values() if h is not None and h.ndim == 1), default=1)
+    ax.set_xlim(-0.5, longest - 0.5)
     drawn = []
     for row, (label, heat) in enumerate(heats.items()):
         scale = scales[label]
         if heat is None or heat.ndim != 1:
             ax.text(longest / 2, row, "no map over these positions", color=MUTED, ha="center", va="center", size=SMALL)
         else:
-            extent = (-0.5, len(heat) - 0.5, row + 0.42, row - 0.42)
+            extent = (-0.5, longest - 0.5, row + 0.42, row - 0.42)
             drawn.append(ax.imshow(heat[None], extent=extent, aspect="auto", **scale.style))
             _mark_negative(ax, heat, scale, row)
-        ax.annotate(scale.range_text, (1.01, row), xycoords=ax.get_yaxis_transform(), size=SMALL, color=MUTED, va="center")
+        scaled = scale.range_text if heat is not None else ""
+        ax.annotate(scaled, (1.01, row), xycoords=ax.get_yaxis_transform(), size=SMALL, color=MUTED, va="center")
     ax.set_xlim(-0.5, longest - 0.5)
     ax.set_ylim(len(heats) - 0.5, -0.5)
     ax.set_yticks(range(len(heats)), labels=[shorten(label, 36) for label in heats])
@@ -75,9 +80,10 @@ def plot_strips(heats: dict[str, Array | None], scales: dict[str, Scale], *, ax:
 def _mark_negative(ax: Axes, heat: Array, scale: Scale, row: int) -> None:
     """A minus on every clearly negative cell, so that the sign does not hang on hue alone."""
     if len(heat) <= NAMED:
+        wide = (ax.get_xlim()[1] + 0.5) / len(heat)
         for at in np.flatnonzero(heat < -0.25 * scale.high):
             ink = "white" if heat[at] < -0.6 * scale.high else INK
-            ax.text(float(at), row, "−", ha="center", va="center", size=SMALL, color=ink)
+            ax.text((at + 0.5) * wide - 0.5, row, "−", ha="center", va="center", size=SMALL, color=ink)
 
 
 def _positions(ax: Axes, attribution: Attribution, piece: Piece, index: int) -> None:

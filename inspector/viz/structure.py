@@ -39,8 +39,9 @@ def show_summary(summary: Summary, *, rows: int = 60, **figure: Any) -> Figure:
         plot_tree(shown, ax=drawn.add_subplot(grid[0]))
         for i, name in enumerate(columns, start=1):
             plot_amounts(shown, name, ax=drawn.add_subplot(grid[i]))
-    folded = f" Modules below depth {depth} are folded into their parents." if len(shown) < len(summary.rows) else ""
-    some = f" {len(shown)} of {len(summary.rows)} rows shown." if len(shown) < len(summary.rows) else ""
+    deeper = any(row.depth > depth for row in summary.rows)
+    folded = f" Modules below depth {depth} are folded into their parents." if deeper else ""
+    some = f" {len(shown)} of {len(summary.rows):,} rows shown." if len(shown) < len(summary.rows) else ""
     drawn.head(summary.model, " · ".join(summary.totals()).removeprefix(f"{summary.model}: "))
     drawn.foot("Bars: share of the column's largest." + some + folded)
     return drawn

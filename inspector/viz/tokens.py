@@ -63,6 +63,11 @@ def lines_of(tokens: Sequence[str], columns: int) -> int:
     return max((p.line for p in flow(tokens, columns)), default=0) + 1
 
 
+def fit(tokens: Sequence[str], columns: int, lines: int) -> list[str]:
+    """As many of the first tokens as have room in so many lines."""
+    return [token for token, place in zip(tokens, flow(tokens, columns), strict=True) if place.line < lines]
+
+
 def unpadded(tokens: Sequence[str], valid: Tensor) -> list[str]:
     """The tokens without the padding at their end."""
     real = valid.cpu().numpy()
@@ -87,9 +92,24 @@ def plot_tokens(
     ax = canvas(ax, (columns * 0.082, tall * 0.2 + 0.2))
     bare(ax).set_xlim(-0.5, columns)
     ax.set_ylim(tall, -0.5)
-    largest = set(np.argsort(-np.nan_to_num(np.abs(values)))[: 8 * numbers].tolist())
+    largest = _numbered(placed, values) if numbers else set()
     padded = ~np.ones(len(tokens), dtype=bool) if valid is None else ~valid.cpu().numpy()
     return [_token(ax, p, values[p.at], scale, bool(padded[p.at]), p.at in largest) for p in placed]
+
+
+def _numbered(placed: Sequence[Placed], values: Array) -> set[int]:
+    """The eight largest tokens, but for those whose number would run into that of a larger one."""
+    taken: list[tuple[int, float, float]] = []
+    kept: set[int] = set()
+    for at in np.argsort(-np.nan_to_num(np.abs(values)), kind="stable").tolist()[:8]:
+        if at >= len(placed):
+            continue
+        p, half = placed[at], 0.4 * len(number(values[at], sign=True)) + 0.3
+        left, right = p.column + p.width / 2 - half, p.column + p.width / 2 + half
+        if all(p.line != line or right < start or left > end for line, start, end in taken):
+            taken.append((p.line, left, right))
+            kept.add(at)
+    return kept
 
 
 def _token(ax: Axes, p: Placed, value: float, scale: Scale, padded: bool, numbered: bool) -> Rectangle:

@@ -5,6 +5,8 @@ No matplotlib here, so that describing a record loads nothing to draw with.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inspector.records import Attribution, Samples
+from inspector.sites import Site
 from inspector.tensors import Leaf, format_leaf, shape_text, walk
 
 View = Literal["image", "sequence", "tokens", "row", "other"]
@@ -174,6 +177,19 @@ def _short(value: Any) -> str:
 def where_of(attribution: Attribution) -> str:
     """The method and its layer, as a title."""
     return attribution.method + (f" at {attribution.layer}" if attribution.layer is not None else "")
+
+
+def innermost(names: Sequence[str]) -> list[str]:
+    """Of some sites those whose module holds no other of them: a container only hands on what its parts made."""
+    paths = [Site.parse(name).path.replace("(model)", "") for name in names]
+    held = {path[: at.start()] for path in paths for at in re.finditer(r"\.", path)} | ({""} if any(paths) else set())
+    return [name for name, path in zip(names, paths, strict=True) if path not in held]
+
+
+def earliest(names: Sequence[str], kind: str) -> str:
+    """Of the sites (in run order) that are wrong the one where it began: gradients run backwards."""
+    found = innermost(names)
+    return found[-1 if kind.startswith("grad") else 0]
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
