@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from inspector import Site, attribute, attribute_layers
+from inspector import Samples, Site, attribute, attribute_layers
 
 
 class Reused(nn.Module):
@@ -303,3 +303,52 @@ def test_noise_is_refused_for_layer_methods(images):
         attribute(cnn(), images, target=1, method="grad_cam", layer="0", noise=0.1)
     with pytest.raises(ValueError, match="noise= goes with"):
         attribute_layers(cnn(), images, target=1, noise=0.1)
+
+
+class Padded(nn.Module):
+    """A stock encoder with padding, which torch runs on nested tensors where no gradient is wanted."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 8, padding_idx=0)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, ids):
+        there = (ids != 0)[..., None].float()
+        return self.out((self.encoder(self.embed(ids), src_key_padding_mask=ids == 0) * there).sum(1) / there.sum(1))
+
+
+@pytest.mark.parametrize("layer", ["embed", "encoder", "encoder.layers.0", "encoder.layers.1.linear1"])
+@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion", "activation", "deep_lift"])
+def test_layers_of_a_padded_encoder_have_their_positions_without_gradients_too(method, layer):
+    ids = torch.randint(1, 20, (3, 7))
+    ids[1, 4:] = 0
+    before = torch.backends.mha.get_fastpath_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answer = attribute(Padded(), Samples(ids, valid=ids != 0), target=1, method=method, layer=layer)
+    assert answer.heat.shape == (3, 7)
+    assert answer.heat.isfinite().all()
+    assert answer.heat[1, 4:].abs().max() == 0
+    assert torch.backends.mha.get_fastpath_enabled() is before
+
+
+def test_a_value_without_a_batch_axis_hides_no_other():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.out = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x, lengths):
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            out, (h, _) = self.lstm(packed)
+            return self.out(h[-1]) + out.data.sum()
+
+    inputs = torch.randn(3, 6, 4), torch.tensor([6, 5, 3])
+    for method in ("activation", "grad_cam", "conductance", "deep_lift"):
+        state = attribute(Packed(), inputs, target=1, method=method, layer="lstm:output[1][0]")
+        assert len(state.values) == 3
+        assert {"lstm:output[1][0]", "out"} <= attribute_layers(Packed(), inputs, target=1, method=method).keys()
+        with pytest.raises(ValueError, match=r"no axis of lstm.* is the batch"):
+            attribute(Packed(), inputs, target=1, method=method, layer="lstm:output[0][data]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,8 +42,10 @@ def common_options(row: Method, name: str, options: dict[str, Any]) -> dict[str,
     if row.needs != "as it asks":
         for option in options:
             if option not in row.options:
-                there = ", ".join([*row.options, *_COMMON])
-                raise TypeError(f"{name} has no option {option!r}; it has {there}")
+                there = [*row.options, *_COMMON]
+                near = difflib.get_close_matches(option, there, n=1)
+                hint = f". Did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{name} has no option {option!r}; it has {', '.join(there)}{hint}")
     if common["noise_form"] not in FORMS:
         raise ValueError(
             f"noise_form={common['noise_form']!r} is no way to combine noisy answers; there are {', '.join(FORMS)}"
@@ -80,6 +83,11 @@ def _check_model(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name!r} is not initialized yet; run the model once, so that explaining it changes nothing")
+        if parameter.is_inference():
+            raise ValueError(
+                f"{name!r} was made under torch.inference_mode, which forbids gradients for ever; make the model outside of "
+                "it, or explain copy.deepcopy(model), made outside of it"
+            )
         if parameter.is_meta:
             raise ValueError(f"{name!r} is on the meta device and holds no numbers, so there is nothing to explain")
 

@@ -152,7 +152,13 @@ def _layer_baseline(question: Question, given: Any) -> Tensor:
             placed[leaf] = base.make(own, tensor, input_axes(question.model, tensor, question.samples), input_name(leaf))
     assert slot.site is not None
     seen = _pass(question, [slot.site.path], (slot.site.kind,), placed=placed)
-    return at(seen, slot.site)[1].detach().movedim(slot.axis, 0).clone()
+    found = at(seen, slot.site)[1].detach().movedim(slot.axis, 0).clone()
+    if not found.isfinite().all():
+        raise ValueError(
+            f"{slot.name} is not finite for a baseline of {'zero' if given is None else given} at the inputs, such as where "
+            "every token is padding; give baselines=, a tensor of the layer's own shape or ids of another token"
+        )
+    return found
 
 
 def _embed(question: Question, slot: Slot, ids: Any) -> Tensor:

@@ -71,8 +71,8 @@ def kernel_shap(question: Question, *, n_samples: int | None = None, feature_mas
             worth = (here - there)[:, None]
         else:
             on, weight = _coalitions(cut.count, n_samples or 2 * cut.count + 256)
-            gains = (cut.scores(on) - there).cpu()
-            worth = _summing(on.to(gains.dtype), gains, (here - there).cpu(), weight.to(gains.dtype)).to(here.device)
+            gains = (cut.scores(on) - there).cpu().double()
+            worth = _summing(on.double(), gains, (here - there).cpu().double(), weight.double()).to(here)
     return cut.spread(worth), worth.sum(1) - (here - there)
 
 

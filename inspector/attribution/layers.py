@@ -13,6 +13,7 @@ from inspector.attribution import explained
 from inspector.attribution.door import ask, common_options, row_of
 from inspector.attribution.methods import Method, options_of
 from inspector.attribution.origin import origin
+from inspector.attribution.places import missed
 from inspector.attribution.question import Question
 from inspector.attribution.seen import Seen
 from inspector.attribution.sharing import Sharing
@@ -38,8 +39,9 @@ def attribute_layers(
 
     method: a name, or several, which then share their passes; the keys are then "grad_cam@layer4".
     targets: several targets, which then share their forward passes, as of attribute_targets; the keys are then "3@layer4".
-    Layers that the target does not depend on are left out: no gradient is not a zero gradient. ``cost`` is that of all
-    passes together, the same for every layer. options: as of ``attribute``, baselines too.
+    Layers that the target does not depend on are left out (no gradient is not a zero gradient), and so are values that have
+    no batch axis, such as packed sequences. ``cost`` is that of all passes together, the same for every layer. options: as
+    of ``attribute``, baselines too.
     """
     baselines = options.pop("baselines", None)
     several = not isinstance(method, str)
@@ -49,13 +51,16 @@ def attribute_layers(
     named = _named_targets(target, targets)
     first = ask(model, inputs, next(iter(named.values())), common)
     _refuse_noise(first)
-    first.sharing = None if targets is None else Sharing(first.budget)
+    shares = targets is not None and not any(row.alone for row in rows.values())
+    first.sharing = Sharing(first.budget) if shares else None
     found: dict[tuple[Any, str, str], tuple[Question, Seen, Tensor]] = {}
     for label, one in named.items():
         question = replace(first, target=Target(one, first.samples))
         answers = _of_all_layers(question, rows, where, own, baselines, common["seed"])
         found |= {(label, name, layer): (question, *answer) for (name, layer), answer in answers.items()}
     if not found:
+        for reason in first.unplaced.values():
+            raise ValueError(reason)
         raise LookupError(f"none of the layers chosen by where={where!r} has a value that the target depends on")
     made_by, cost = origin(model, common["seed"]), first.ledger.cost()
     return {
@@ -169,11 +174,14 @@ def at_one_layer(
     if row.baselines or baselines is not None:
         question.baselines = explained.baselines_for(question, baselines, at_layer=False)
     found = _see(row, options)(question, [site.path], kinds=(site.kind,))
-    seen = _choose(found, site)
+    seen = _choose(found, site, question.unplaced)
     return _finish(row, seen, options), seen.positions, seen.delta
 
 
-def _choose(found: Mapping[Site, Seen], site: Site) -> Seen:
+def _choose(found: Mapping[Site, Seen], site: Site, unplaced: Mapping[Site, str]) -> Seen:
+    for place, reason in unplaced.items():
+        if place.leaf == site.leaf or not found:
+            raise ValueError(reason)
     calls = sorted({s.call or 0 for s in found})
     if not calls:
         raise LookupError(f"the target does not depend on {site}, or it did not run for these inputs")
@@ -181,9 +189,11 @@ def _choose(found: Mapping[Site, Seen], site: Site) -> Seen:
         names = ", ".join(key(site.path, call) for call in calls[:8])
         raise LookupError(f"{site.path!r} ran {len(calls)} times; name one: {names}")
     here = {s: seen for s, seen in found.items() if site.call in (None, s.call)}
+    if not here:
+        raise LookupError(missed(site, len(calls)))
     fits = [seen for s, seen in here.items() if s.leaf == site.leaf or (site.kind == "input" and not site.leaf)]
     if len(fits) != 1:  # a nested value without a leaf is refused, also where the target depends on one leaf only
-        there = ", ".join(map(str, here)) or f"calls {', '.join(map(str, calls))}"
+        there = ", ".join(map(str, here))
         raise LookupError(f"{site} is not one tensor that the target depends on; there are {there}")
     return fits[0]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -70,7 +71,8 @@ class Methods(MutableMapping[str, Method]):
     def __getitem__(self, name: str) -> Method:
         if name in self._rows:
             return self._rows[name]
-        near = difflib.get_close_matches(str(name), self._rows, n=1)
+        snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower().removeprefix("layer_").removeprefix("neuron_")
+        near = difflib.get_close_matches(snake, self._rows, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise KeyError(f"{name!r} is no method; there are {', '.join(self._rows)}.{hint}")
 

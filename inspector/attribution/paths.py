@@ -79,15 +79,16 @@ def _along(question: Question, where: Where, kinds: Sequence[Kind], alphas: list
     for start, end in pairwise(starts):
         points = [_points(v, b, alphas[start:end]) for v, b in zip(question.values, question.baselines, strict=True)]
         seen = run_pass(question, where, points, kinds=kinds)
-        yield {site: _stepwise(question, seen, site, axis) for site in seen.grads}
+        places = {site: axis.of(seen, site) for site in seen.grads}
+        yield {site: _stepwise(question, seen, site, place) for site, place in places.items() if place is not None}
 
 
 def _points(value: Tensor, base: Tensor, alphas: list[float]) -> Tensor:
     return torch.cat([base + alpha * (value - base) for alpha in alphas]).requires_grad_()
 
 
-def _stepwise(question: Question, seen: Pass, site: Site, axis: Axis) -> Seen:
-    step = seen.seen(question.model, site, axis.of(seen, site))
+def _stepwise(question: Question, seen: Pass, site: Site, axis: int) -> Seen:
+    step = seen.seen(question.model, site, axis)
     shape = (-1, question.size, *step.activation.shape[1:])
     step.activation, step.gradient = step.activation.reshape(shape), step.grad.reshape(shape)
     return step

@@ -71,7 +71,11 @@ def at(seen: Calls, site: Site) -> tuple[Site, Tensor, nn.Module]:
         if site.call in (None, passed.site.call):
             tensor = only_tensor(pick(passed.value, site.leaf), str(site))
             return site._replace(call=passed.site.call), tensor, passed.module
-    raise LookupError(f"{site} did not happen: {site.path!r} ran {len(calls)} times, counted from 0")
+    raise LookupError(missed(site, len(calls)))
+
+
+def missed(site: Site, times: int) -> str:
+    return f"{site} did not happen: {site.path!r} ran {times} time{'s' * (times > 1)}, counted from 0"
 
 
 def batch_axis(module: nn.Module, site: Site, value: Tensor, size: int, again: Callable[[int], Tensor]) -> int:

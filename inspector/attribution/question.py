@@ -87,6 +87,7 @@ class Question:
     noise: Noise | None = None
     last: Tensor | None = None
     bytes_per_example: int = 0
+    unplaced: dict[Site, str] = field(default_factory=dict)  # values that have no batch axis, and why
     sharing: Sharing | None = None
     neuron_axis: int | None = None  # which axis of the target's value is the batch, found at the first pass
 

@@ -60,7 +60,9 @@ def layers_deep_lift(question: Question, where: Where, *, kinds: Sequence[Kind] 
             here = run_pass(question, where, question.fresh(), kinds=kinds)
     axis, found = Axis(question, where, kinds), {}
     for site in here.grads:
-        found[site] = _difference(question, here, there, site, axis.of(here, site))
+        place = axis.of(here, site)
+        if place is not None:
+            found[site] = _difference(question, here, there, site, place)
     return found
 
 

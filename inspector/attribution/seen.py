@@ -119,8 +119,14 @@ class Axis:
         self.question, self.where, self.kinds = question, where, kinds
         self.others: dict[int, dict[Site, Tensor]] = {} if question.sharing is None else question.sharing.others
 
-    def of(self, seen: Pass, site: Site) -> int:
-        return batch_axis(seen.look.modules[site], site, seen.look.values[site], seen.rows, lambda n: self._again(n)[site])
+    def of(self, seen: Pass, site: Site) -> int | None:
+        """None where no axis is the batch, such as of packed sequences; the question keeps the reason."""
+        value = seen.look.values[site]
+        try:
+            return batch_axis(seen.look.modules[site], site, value, seen.rows, lambda n: self._again(n)[site])
+        except ValueError as error:
+            self.question.unplaced[site] = str(error)
+            return None
 
     def _again(self, n: int) -> dict[Site, Tensor]:
         if n not in self.others:
@@ -145,5 +151,7 @@ def once(
     for site in seen.look.values:
         if gradient and site not in seen.grads:
             continue
-        found[site] = seen.seen(question.model, site, axis.of(seen, site))
+        place = axis.of(seen, site)
+        if place is not None:
+            found[site] = seen.seen(question.model, site, place)
     return found

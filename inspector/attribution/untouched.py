@@ -31,6 +31,7 @@ def untouched(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_recurrent_backward(model))
+        stack.enter_context(_plain_attention())
         stack.enter_context(_same_modules(model))
         stack.enter_context(_quiet())
         yield
@@ -58,6 +59,18 @@ def _recurrent_backward(model: nn.Module) -> Iterator[None]:
     on_gpu = any(p.is_cuda for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters())
     with torch.backends.cudnn.flags(enabled=False) if on_gpu else ExitStack():
         yield
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without gradients, torch's encoder layers turn padded batches into nested tensors, which have no positions and run
+    none of the modules inside; with gradients they do not. So that all passes agree, they never do."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
