@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inspector import METHODS, Attribution, attribute, models
 
 HEAD = [
-    *("---", "orphan: true", "---", "# Every method on every family", ""),
+    *("# Every method on every family", ""),
     "Written by `benchmarks/attribution_matrix.py`. The number beside ok is how far the values are from summing to the",
     "difference of outputs, as a share of it, where the method claims that they do; untrained models, baseline zero.",
     "",

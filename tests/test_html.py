@@ -8,6 +8,7 @@ import made_records as made
 import pytest
 import torch
 
+from inspector import METHODS, METRICS
 from inspector.records import Coverage, History, Status, Store
 from inspector.records.html import ROWS, as_html
 
@@ -87,3 +88,10 @@ def test_every_noun_comes_back_from_disk_saying_the_same(name, tmp_path):
     loaded = type(record).load(record.save(tmp_path / "record"))
     assert repr(loaded) == repr(record)
     assert loaded._repr_html_() == record._repr_html_()
+
+
+@pytest.mark.parametrize("table", [METHODS, METRICS], ids=["methods", "metrics"])
+def test_the_tables_of_methods_and_metrics_show_themselves_in_a_notebook(table):
+    page = table._repr_html_()
+    assert page.count("<tr>") == len(table) + 1
+    assert all(name in page for name in table)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from inspector.records.html import as_html
 from inspector.records.tables import table
 
 _INTERNAL = ("kinds", "gradient")  # of the passes over layers
@@ -95,6 +96,8 @@ class Methods(MutableMapping[str, Method]):
             for name, r in self._rows.items()
         ]
         return table(head, rows)
+
+    _repr_html_ = as_html
 
 
 def of_function(function: Callable[..., Any]) -> Method:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from inspector.metrics import evidence, fidelity, removal, robustness, sanity, shape
 from inspector.records import Attribution, Curve
+from inspector.records.html import as_html
 from inspector.records.tables import table
 
 Judge = Callable[..., Tensor | Curve]  # (model, attribution, **options) -> (batch,)
@@ -83,6 +84,8 @@ class Metrics(MutableMapping[str, Metric]):
         head = ["metric", "better", "range", "reads", "baseline", "needs", "paper"]
         rows = [[n, r.better or "-", r.range, r.reads, r.baseline, r.needs or "-", r.paper] for n, r in self._rows.items()]
         return table(head, rows)
+
+    _repr_html_ = as_html
 
 
 def as_metric(given: Any) -> Metric:
