@@ -11,6 +11,7 @@ from IPython.display import Markdown
 
 from inspector import METHODS, METRICS, RULES
 
+
 def methods(explains: str) -> Markdown:
     """The methods that explain "input", "layer" or "both", one a row."""
     rows = [

@@ -14,7 +14,9 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
+from torch import nn
 
+from inspector import capture, edit
 from inspector.viz import Figure, show, tokens_html
 from inspector.viz.images import as_picture, plot_mosaic, plot_overlay
 from inspector.viz.scales import Scale, colour_map, sequential, signed
@@ -426,6 +428,24 @@ def test_a_store_shows_why_something_is_missing_and_two_stores_their_difference(
     assert "first difference at features.0.conv" in other.words
     dots = next(line for line in other.axes[0].lines if line.get_marker() == "o")
     assert dots.get_xdata()[0] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_two_stores_part_at_the_innermost_module_and_not_at_those_around_it():
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 2)))
+    with capture(model) as one:
+        model(torch.ones(2, 3))
+    with edit(model, {"1.0": lambda t: t + 1}), capture(model) as other:
+        model(torch.ones(2, 3))
+    picture = show(one, other)
+    assert "first difference at 1.0" in picture.words
+    FigureCanvasAgg(picture).draw()
+    assert not any(text.get_text() for text in picture.axes[0].get_xticklabels(minor=True))
+
+
+def test_a_history_without_scalars_says_how_many_steps_it_saw():
+    history = made.history()
+    history.scalars = {}
+    assert f"{history.stats.steps[-1]} {history.unit}s" in show(history).words
 
 
 def test_a_summary_folds_deep_levels_without_losing_a_parameter():

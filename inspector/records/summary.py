@@ -124,7 +124,7 @@ class Summary(Saved):
     def _repr_html_(self) -> str:
         head, rows = self.cells()
         sides = ["text-align:right" if name in NUMBERS else "text-align:left" for name in head]
-        style = [f'style="{side};white-space:nowrap"' for side in sides]
+        style = [f'style="{side};padding:1px 10px;white-space:nowrap"' for side in sides]
         cells = ["".join(f"<td {s}>{html.escape(cell)}</td>" for s, cell in zip(style, row, strict=True)) for row in rows]
         body = "".join(f"<tr>{row}</tr>" for row in cells[:SHOWN])
         more = [f"{SHOWN} of {len(rows)} rows shown"] * (len(rows) > SHOWN)

@@ -61,7 +61,7 @@ def _title(history: History) -> str:
 
 
 def _facts(history: History, shown: int) -> str:
-    count = max((len(steps) for steps, _ in history.scalars.values()), default=0)
+    count = max((len(steps) for steps, _ in history.scalars.values()), default=int(max(history.stats.steps, default=0)))
     groups = len(scalar_groups(history))
     last = [f"{shorten(name, 24)} {number(float(v[-1]))}" for name, (_, v) in history.scalars.items() if len(v)][:6]
     some = [f"{shown} of {groups} curves shown"] if shown < groups else []
