@@ -22,6 +22,7 @@ from torch import Tensor
 from inspector.tensors import Inputs, Struct, dtype_text, is_namedtuple, is_record, parts
 
 FORMAT = "inspector/1"
+MOST_HEADER = 2**26  # bytes of a file's header that are looked at
 SMALL = 8 * 2**20  # bytes: checking all of a file up to this size takes no time that anyone would notice
 
 
@@ -32,10 +33,12 @@ class ArchiveError(ValueError):
 def save(path: str | Path, tree: Any, *, kind: str) -> Path:
     """Write ``tree`` (tensors, arrays, numbers, text, None, nested) to one file, atomically.
 
-    ``kind`` names what the tree is; ``load`` checks it. Raises TypeError for a value that is none of these.
+    ``kind`` names what the tree is; ``load`` checks it. Raises TypeError for a value that is none of these, and
+    FileExistsError rather than replace a file that is no record of this library's.
     """
     from safetensors.torch import save_file
 
+    _may_be_written(Path(path))
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "kind": kind, "tree": _encode(tree, tensors, {})})
     sums = {name: zlib.crc32(_raw(tensor)) for name, tensor in tensors.items()}
@@ -113,6 +116,18 @@ def _whole(path: Path, write: Any) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def _may_be_written(path: Path) -> None:
+    """A record may be saved anew, as when a notebook cell runs twice; anything else is not ours to replace."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it, such as {path / 'record.safetensors'}")
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        ours = b'"inspector"' in file.read(min(int.from_bytes(file.read(8), "little"), MOST_HEADER))
+    if not ours:
+        raise FileExistsError(f"{path} exists and is no record of Inspector's; choose another name or remove it")
 
 
 def _umask() -> int:

@@ -438,3 +438,23 @@ def test_two_samples_of_a_large_store_are_read_without_reading_the_rest(tmp_path
     assert total == pytest.approx(float(values[[3, 4000]].sum()), rel=1e-4)
     assert opened < 500_000  # the header, and what the system maps around it
     assert read < 5_000_000
+
+
+def test_a_record_is_saved_anew_but_no_other_file_is_replaced(tmp_path):
+    path = archive.save(tmp_path / "a.safetensors", {"x": torch.ones(2)}, kind="Thing")
+    archive.save(path, {"x": torch.zeros(2)}, kind="Thing")
+    assert not archive.load(path, kind="Thing")["x"].any()
+    for name, content in (
+        ("data.csv", b"age,income\n1,2\n" * 99),
+        ("short", b"abc"),
+        ("weights", b"\x02" + b"\0" * 7 + b"{}"),
+    ):
+        other = tmp_path / name
+        other.write_bytes(content)
+        with pytest.raises(FileExistsError, match="choose another name"):
+            archive.save(other, {"x": torch.ones(2)}, kind="Thing")
+        assert other.read_bytes() == content
+    with pytest.raises(IsADirectoryError):
+        archive.save(tmp_path, {"x": torch.ones(2)}, kind="Thing")
+    (tmp_path / "empty").touch()
+    archive.save(tmp_path / "empty", {"x": torch.ones(2)}, kind="Thing")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -209,6 +210,42 @@ def test_a_private_page_holds_no_pixel_no_token_and_no_sample_value(tmp_path):
     assert "only aggregates" in text
     open_text = report(tmp_path / "open.html", marked_records()[0]).read_text()
     assert "0.731" in open_text  # or the test above would prove nothing
+
+
+def test_a_private_page_hides_nothing_in_its_compressed_data(tmp_path):
+    text = report(tmp_path / "private.html", *marked_records(), private=True).read_text()
+    kinds = re.findall(r'data-kind="(\w+)"', text)
+    assert set(kinds) <= {"layers"}  # statistics of a training; no maps, no inputs, no attention
+    image = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(3))
+    attribution = replace(made.image_attribution(n=1), samples=Samples(image), values=image, target=0)
+    quantised = packed_bytes(report(tmp_path / "open.html", attribution).read_text())
+    row = (image[0, 0, 5] / image.max() * 32766).round().short().numpy().tobytes()
+    assert any(row in data for data in quantised)  # or the test below would prove nothing
+    hidden = report(tmp_path / "hidden.html", attribution, {"a": Samples(image)}, made.history(), private=True).read_text()
+    assert packed_bytes(hidden)
+    assert not any(row in data for data in packed_bytes(hidden))
+
+
+def packed_bytes(text):
+    packed = re.findall(r'"bytes": ?"([A-Za-z0-9+/=]+)"', text)
+    return [zlib.decompress(base64.b64decode(one)) for one in packed]
+
+
+def test_a_record_without_a_picture_does_not_cost_the_page(tmp_path):
+    none = replace(
+        made.image_attribution(n=3), samples=made.image_attribution(n=3).samples[:0], values=torch.zeros(0, 1, 28, 28)
+    )
+    none = replace(none, target=torch.zeros(0, dtype=torch.long), delta=torch.zeros(0))
+    text = report(tmp_path / "page.html", none, assessment()).read_text()
+    assert "There is no picture: there is no sample to show" in text
+    assert "How well" in text
+
+
+def test_a_picture_is_told_to_those_who_do_not_see_it(tmp_path):
+    text = report(tmp_path / "page.html", made.images_compared()).read_text()
+    alt = Outline(text).all("img")[0]["alt"]
+    assert "against 1 control" in alt
+    assert "6 samples" in alt
 
 
 def test_a_private_page_keeps_the_aggregates(tmp_path):

@@ -1,6 +1,7 @@
 """The page in headless Chromium without a network: nothing is fetched, nothing hostile runs, and the pickers work."""
 
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import made_records as made
@@ -157,6 +158,37 @@ def test_a_layer_opens_as_a_curve_with_what_is_wrong_with_it(visit, page):
     viewer.locator(".board canvas").focus()
     assert f"{'blocks.0'}, step 0: +0.1" in viewer.locator(".readout").inner_text()
     assert "log scale" in viewer.locator(".foot").inner_text()
+
+
+def test_a_scale_that_all_share_is_that_of_the_methods_and_not_of_a_control(visit, tmp_path):
+    loud = made.comparison_of(
+        lambda seed: made.image_attribution(n=2, method="m") if seed < 3 else times(made.image_attribution(n=2), 1e3)
+    )
+    viewer = visit(report(tmp_path / "loud.html", loud)).page.locator(".viewer").first
+    viewer.get_by_label("Sample", exact=True).select_option("all")
+    viewer.get_by_label("Scale", exact=True).select_option("shared")
+    viewer.get_by_label("Clip at percentile", exact=True).fill("100")
+    assert limit(viewer) == pytest.approx(float(loud.attributions["saliency"].heat.abs().max()), rel=0.01)
+
+
+def test_what_the_colours_mean_is_said_and_bars_tell_what_a_sample_has_there(visit, page):
+    viewers = visit(page).page.locator(".viewer[data-kind=heat]")
+    assert viewers.first.locator(".legend").inner_text().split() == ["against", "for"]
+    assert " = " in viewers.last.locator(".bars .what").first.inner_text()
+
+
+def test_the_scale_of_attention_is_changed_in_the_page(visit, page):
+    viewer = visit(page).page.locator(".viewer[data-kind=attention]")
+    drawn = "document.querySelector('.head canvas').toDataURL()"
+    before, told = viewer.evaluate(drawn), viewer.locator(".legend").inner_text().split()
+    viewer.get_by_label("Scale", exact=True).select_option("head")
+    assert viewer.evaluate(drawn) != before
+    assert told == ["0", "1"]
+    assert float(viewer.locator(".legend").inner_text().split()[1]) < 1
+
+
+def times(attribution, factor):
+    return replace(attribution, values=attribution.values * factor)
 
 
 def test_attention_shows_any_head_and_where_a_position_looks(visit, page):

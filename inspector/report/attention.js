@@ -1,9 +1,9 @@
 // Attention: all heads of all layers as thumbnails, one of them large, and for each position what it looks at most.
 VIEWERS.attention = (place, data, numbers) => {
-  const chosen = { sample: 0, layer: 0, head: 0 };
+  const chosen = { sample: 0, layer: 0, head: 0, scale: "one" };
   const lut = table(VIRIDIS), SMALL = 48;
   const readout = el("output", { class: "readout", "aria-live": "polite" }, "Point at the matrix, or move with the arrow keys.");
-  const small = el("div", { class: "heads" }), large = el("div", { class: "head" }), foot = el("p", { class: "foot" }), pickers = el("span", { class: "group" });
+  const small = el("div", { class: "heads" }), large = el("div", { class: "head" }), foot = el("p", { class: "foot" }), key = el("div", {}), pickers = el("span", { class: "group" });
   const brief = apart(data.layers);
   const weight = (at, i) => (numbers[at + i] / 255) ** 2;
   const where = (layer, head) => data.heads[layer][chosen.sample][head];
@@ -37,20 +37,23 @@ VIEWERS.attention = (place, data, numbers) => {
       readout.textContent = `Position ${row} looks at ${column} with ${plainly(weight(at, row * columns + column))}; most at ${most}.`;
     };
     const name = `${data.layers[chosen.layer]}, head ${chosen.head}, sample ${chosen.sample}`;
-    large.replaceChildren(el("h3", {}, name), cells(roots, columns, rows, lut, 0, 1, `attention of ${name}`, tell));
+    const top = chosen.scale === "one" ? 1 : percentile([roots], 99);
+    large.replaceChildren(el("h3", {}, name), cells(roots, columns, rows, lut, 0, top, `attention of ${name}`, tell));
+    key.replaceChildren(legend(lut, "0", "", plainly(top * top) + (top < 1 ? " and more" : "")));
     pickers.replaceChildren(
       picker("Layer", data.layers.map((l, i) => [String(i), l]), String(chosen.layer), (v) => { chosen.layer = Number(v); chosen.head = Math.min(chosen.head, data.heads[chosen.layer][0].length - 1); draw(); }),
-      picker("Head", data.heads[chosen.layer][chosen.sample].map((_, i) => [String(i), String(i)]), String(chosen.head), (v) => { chosen.head = Number(v); draw(); }));
+      picker("Head", data.heads[chosen.layer][chosen.sample].map((_, i) => [String(i), String(i)]), String(chosen.head), (v) => { chosen.head = Number(v); draw(); }),
+      picker("Scale", [["one", "0 to 1"], ["head", "up to the head's 99th percentile"]], chosen.scale, (v) => { chosen.scale = v; draw(); }));
   };
   const shown = data.heads[0].length;
-  const notes = ["Rows look at columns; colours are square roots of weights from 0 to 1, so that faint ones are seen."];
+  const notes = ["Rows look at columns; colours are square roots of the weights, so that faint ones are seen."];
   if (shown < data.samples) notes.push(`${shown} of ${data.samples} samples are in this page.`);
   if (data.layers.length < data.all) notes.push(`${data.layers.length} of ${data.all} layers are in this page.`);
   foot.textContent = notes.join(" ");
   place.append(
     el("div", { class: "controls" },
       picker("Sample", data.heads[0].map((_, i) => [String(i), String(i)]), "0", (v) => { chosen.sample = Number(v); draw(); overview(); }), pickers),
-    el("div", { class: "split" }, small, large), readout, foot);
+    el("div", { class: "split" }, small, large), key, readout, foot);
   draw();
   overview();
 };

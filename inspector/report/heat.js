@@ -8,13 +8,14 @@ VIEWERS.heat = (place, data, numbers) => {
   const named = data.labels.map((label) => (data.controls.includes(label) ? `${label} (control)` : label));
   const panels = el("div", { class: "panels" });
   const readout = el("output", { class: "readout", "aria-live": "polite" }, "Point at a map, or move with the arrow keys.");
-  const foot = el("p", { class: "foot" });
+  const foot = el("p", { class: "foot" }), key = el("div", {});
   const limits = new Map();
 
   const group = (method, sample) => {
     if (chosen.scale === "panel") return [maps[method][sample].values];
     if (chosen.scale === "row") return maps[method].map((map) => map.values);
-    return maps.flatMap((row) => row.map((map) => map.values));
+    const kept = maps.filter((_, i) => !data.controls.includes(data.labels[i]));  // a control's size says nothing of a method's
+    return (kept.length ? kept : maps).flatMap((row) => row.map((map) => map.values));
   };
   const limit = (method, sample) => {
     const key = [chosen.scale, chosen.clip, chosen.scale === "shared" ? "" : method, chosen.scale === "panel" ? sample : ""].join();
@@ -43,14 +44,18 @@ VIEWERS.heat = (place, data, numbers) => {
     if (end < words.length) line.append(el("span", { class: "token padding" }, `and ${words.length - end} of padding`));
     return line;
   };
-  const bars = (values, high, lut, tell) => {
+  const feature = (sample, i) => {  // its name and what this sample has there
+    const name = data.features[i] ?? `feature ${i}`, given = inputs[sample];
+    return given && given.shape.length === 1 && i < given.shape[0] ? `${name} = ${plainly(given.values[i])}` : name;
+  };
+  const bars = (values, high, lut, tell, sample) => {
     const order = Array.from(values.keys()).sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, 20);
     const list = el("ol", { class: "bars" });
     for (const i of order) {
       const bar = el("span", { class: "bar" }), [r, g, b] = colour(lut, values[i], -high, high);
       bar.style.width = `${Math.min(100, (100 * Math.abs(values[i])) / high)}%`;
       bar.style.backgroundColor = `rgb(${r}, ${g}, ${b})`;
-      const item = el("li", { tabindex: 0, onfocus: () => tell(0, i) }, el("span", { class: "what" }, data.features[i] ?? `feature ${i}`),
+      const item = el("li", { tabindex: 0, onfocus: () => tell(0, i) }, el("span", { class: "what", title: feature(sample, i) }, feature(sample, i)),
         el("span", { class: "track" }, bar), el("span", { class: "n" }, number(values[i])));
       item.addEventListener("mouseenter", () => tell(0, i));
       list.append(item);
@@ -61,7 +66,7 @@ VIEWERS.heat = (place, data, numbers) => {
 
   const words = (shape, sample, row, column) => {
     if (data.view === "tokens") return `\u201c${data.tokens[sample][column][0]}\u201d`;
-    if (data.view === "row") return data.features[column] ?? `feature ${column}`;
+    if (data.view === "row") return feature(sample, column);
     return shape.length === 2 ? `row ${row}, column ${column}` : `step ${column}`;
   };
   const panel = (method, sample) => {
@@ -75,7 +80,7 @@ VIEWERS.heat = (place, data, numbers) => {
     };
     const title = chosen.sample === "all" ? (chosen.method === "all" ? `${named[method]}, sample ${sample}` : about(sample)) : named[method];
     const drawn = data.view === "tokens" ? tokens(sample, values, lut, high, tell)
-      : data.view === "row" ? bars(values, high, lut, tell)
+      : data.view === "row" ? bars(values, high, lut, tell, sample)
       : cells(values, width, height, lut, -high, high, `${named[method]}, ${about(sample)}`, tell);
     const beyond = values.filter((v) => Math.abs(v) > high * 1.0001).length;
     const cut = beyond ? `, ${((100 * beyond) / values.length).toPrecision(2)}% beyond` : "";
@@ -103,7 +108,10 @@ VIEWERS.heat = (place, data, numbers) => {
     if (pairs.length > PANELS) notes.push(`${PANELS} of ${pairs.length} maps shown.`);
     if (data.samples.length < data.total) notes.push(`${data.samples.length} of ${data.total} samples are in this page.`);
     if (data.view === "tokens") notes.push("Underlined: negative.");
+    if (maps.some((row) => row.some((map) => map.values.some(Number.isNaN)))) notes.push("Magenta: not a number.");
     foot.textContent = notes.join(" ");
+    const signs = methods.some((m) => samples.some((s) => maps[m][s].values.some((v) => v < 0)));
+    key.replaceChildren(legend(table(MAPS[chosen.map]), signs ? "against" : "", signs ? "" : "no sign: how much it counts", signs ? "for" : "counts"));
   };
   const set = (name) => (value) => { chosen[name] = value; draw(); };
   const all = (word) => [["all", `all ${word}`]];
@@ -114,7 +122,7 @@ VIEWERS.heat = (place, data, numbers) => {
       picker("Colours", Object.keys(MAPS).map((name) => [name, name]), chosen.map, set("map")),
       picker("Scale", [["row", "per method"], ["shared", "shared by all"], ["panel", "per map"]], "row", set("scale")),
       slider("Clip at percentile", 90, 100, 0.5, 99, set("clip"))),
-    panels, readout, foot);
+    panels, key, readout, foot);
   draw();
 };
 

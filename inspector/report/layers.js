@@ -12,8 +12,8 @@ VIEWERS.layers = (place, data, numbers) => {
     const positive = finite.filter((v) => v > 0), least = most(positive.map((v) => -v)) * -1;
     const wanted = chosen.scale === "auto" ? (low < 0 ? "signed" : high > 100 * least ? "log" : "linear") : chosen.scale;
     if (wanted === "log" && positive.length) {
-      const at = (v) => (Number.isFinite(v) ? Math.log10(Math.max(v, least)) : v);
-      return { at, low: Math.log10(least), high: Math.log10(high), lut: table(VIRIDIS), words: `log scale, ${plainly(least)} to ${plainly(high)}` };
+      const at = (v) => (Number.isFinite(v) ? (v > 0 ? Math.log10(v) : -Infinity) : v);
+      return { at, low: Math.log10(least), high: Math.log10(high), lut: table(VIRIDIS), words: `log scale, ${plainly(least)} to ${plainly(high)}${finite.length > positive.length ? "; black: 0 or below" : ""}` };
     }
     if (wanted === "signed") {
       const top = percentile([finite], 99);
@@ -52,7 +52,8 @@ VIEWERS.layers = (place, data, numbers) => {
       pen.strokeStyle = ink.getPropertyValue("--accent");
       pen.lineWidth = 1.6;
       pen.beginPath();
-      line.forEach((v, i) => { if (Number.isFinite(v)) (i && Number.isFinite(line[i - 1]) ? pen.lineTo(x(i), y(v)) : pen.moveTo(x(i), y(v))); });
+      const ups = line.map(y);  // none where a value is no number, was not measured or has no place on a log scale
+      ups.forEach((up, i) => { if (Number.isFinite(up)) (i && Number.isFinite(ups[i - 1]) ? pen.lineTo(x(i), up) : pen.moveTo(x(i), up)); });
       pen.stroke();
     };
     const wrong = data.findings.filter((f) => f.name === g.names[layer]);

@@ -24,6 +24,7 @@ from inspector.tensors import shape_text
 from inspector.viz import show
 from inspector.words.facts import where_of
 
+LONGEST_ALT = 600
 SHOWN = 1000  # rows of one table; a page of a model with more says how many there are
 
 
@@ -106,11 +107,19 @@ def _noun(record: Any, part: Part, title: str, private: bool) -> Section:
     title, hidden = title or part.title(record), private and part.bare
     told = part.words and not hidden
     body = words(describe(record)) if told else _warnings(getattr(record, "warnings", ()))
-    body += [picture(show(record), title)] if part.picture and not hidden else []
+    body += [_pictured(record, title)] if part.picture and not hidden else []
     body += [part.viewer(record)] if part.viewer and not hidden else []
     body += [note("The pictures and words of this record come from single samples and are left out.")] if hidden else []
     body += [_table(table) for table in part.tables(record, **({"private": True} if hidden else {}))]
     return Section("", type(record).__name__, title, body)
+
+
+def _pictured(record: Any, title: str) -> Html:
+    """The record's picture, or why it has none, such as a batch of 0; the other sections stay."""
+    try:
+        return picture(show(record), title)
+    except (ValueError, LookupError) as error:
+        return note(f"There is no picture: {error.args[0] if error.args else error}.")
 
 
 def _text(record: str) -> Iterator[Section]:
@@ -144,11 +153,17 @@ def _warnings(found: Sequence[str]) -> list[Html]:
 
 
 def picture(figure: Any, title: str) -> Html:
-    """A figure as a PNG inside the page, with its title as the text for those who do not see it."""
+    """A figure as a PNG inside the page, with its title and words as the text for those who do not see it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, bbox_inches="tight", facecolor="white")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return tag("figure", tag("img", src=f"data:image/png;base64,{data}", alt=f"Picture: {title}"))
+    return tag("figure", tag("img", src=f"data:image/png;base64,{data}", alt=_alt(figure, title)))
+
+
+def _alt(figure: Any, title: str) -> str:
+    said = " ".join(str(getattr(figure, "words", "")).split())
+    text = f"Picture: {title}. {said}" if said else f"Picture: {title}"
+    return text if len(text) <= LONGEST_ALT else f"{text[: LONGEST_ALT - 1]}…"
 
 
 def note(words: str) -> Html:

@@ -60,7 +60,7 @@ def attribution(record: Attribution, private: bool = False) -> Iterator[Table]:
         ["samples", str(len(record.samples))],
         ["values", ", ".join(shape_text(t) for _, t in walk(record.values))],
         ["options", "" if private else ", ".join(f"{k} = {_option(v)}" for k, v in record.options.items()) or "none"],
-        ["baseline", "the method's own" if record.baselines is None else _option(record.baselines)],
+        ["baseline", _baseline(record.baselines, private)],
         ["largest |delta|", "not claimed by this method" if record.delta is None else _largest(record.delta)],
         ["cost", _cost(record.cost)],
         *([[key, str(record.model[key])] for key in ("class", "checksum", "seed") if key in record.model]),
@@ -224,6 +224,14 @@ def _largest(delta: Tensor) -> str:
 
 def _cost(cost: Cost) -> str:
     return f"{cost.forwards} forward, {cost.backwards} backward passes, {cost.examples} examples, {cost.seconds:.2f} s"
+
+
+def _baseline(value: Any, private: bool) -> str:
+    """What it was measured against; where private only its kind, unless it is one plain number."""
+    if value is None:
+        return "the method's own"
+    plain = isinstance(value, (int, float)) or any(True for _ in walk(value))
+    return _option(value) if plain or not private else f"of type {type(value).__name__}"
 
 
 def _option(value: Any) -> str:

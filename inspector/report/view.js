@@ -50,6 +50,7 @@ const table = (anchors) => {  // 257 colours, so that 0 gets the middle one exac
 };
 const colour = (lut, value, low, high) => {
   if (Number.isNaN(value)) return BROKEN;
+  if (value === -Infinity) return [0, 0, 0];  // nothing, where a log scale has no place for it
   if (value === Infinity) return EMPTY;
   return lut[Math.max(0, Math.min(256, Math.round(((value - low) / (high - low || 1)) * 256)))];
 };
@@ -63,6 +64,13 @@ const paint = (canvas, values, width, height, lut, low, high) => {
     image.data[4 * i + 3] = 255;
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
+};
+
+// What the colours mean: their two ends and, where it has a colour of its own, the middle.
+const legend = (lut, low, middle, high) => {
+  const canvas = el("canvas", { class: "ramp", "aria-hidden": "true" });
+  paint(canvas, Float32Array.from({ length: 257 }, (_, i) => i), 257, 1, lut, 0, 256);
+  return el("div", { class: "legend" }, el("span", {}, low), canvas, el("span", {}, high), middle ? el("span", { class: "middle" }, middle) : null);
 };
 
 const percentile = (lists, share) => {  // of |a| over a group: its largest where that is 0, then 1
