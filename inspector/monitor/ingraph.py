@@ -71,7 +71,7 @@ class InGraph:
         for slot in np.flatnonzero(n).tolist():
             leaf = slot % _LEAVES
             name = paths[slot // _LEAVES] + (f"[{leaf - 1}]" if leaf else "")
-            found.append(Entry(self.measure.row("output", name), slot, int(n[slot])))
+            found.append((self.measure.row("output", name), slot, int(n[slot]), False))
         return found
 
 

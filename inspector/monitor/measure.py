@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,15 +10,10 @@ from torch import Tensor, nn
 
 from inspector.monitor.arrival import Array
 from inspector.monitor.ranks import Ranks, is_sharded, key
-from inspector.monitor.table import Entry, Table, flat
+from inspector.monitor.table import SAMPLE, Place, Table, flat
 from inspector.monitor.units import Units
 
-
-class Place(NamedTuple):
-    """Where a value's numbers are."""
-
-    table: Table
-    entry: Entry
+_Group = tuple[int, torch.dtype, torch.device]
 
 
 class Call(NamedTuple):
@@ -74,27 +70,51 @@ class Measure:
             table = self.tables[device] = Table(device)
         return table
 
-    def put(self, kind: str, name: str, tensor: Tensor, at: int | None = None) -> Place | None:
+    def put(self, kind: str, name: str, tensor: Tensor) -> Place | None:
         """Reduce a tensor into its row; None where there is nothing to reduce."""
+        return self.put_row(self.row(kind, name), tensor)
+
+    def put_row(self, row: int, tensor: Tensor) -> Place | None:
+        value = self._value(row, tensor)
+        return None if value is None else self._write(row, value)
+
+    def put_all(self, rows: Iterable[int], tensors: Iterable[Tensor]) -> None:
+        """Reduce many tensors, each into its row; small ones of equal length together, because calls cost more than they."""
+        small: dict[_Group, tuple[list[int], list[Tensor]]] = {}
+        for row, tensor in zip(rows, tensors, strict=True):
+            value = self._value(row, tensor)
+            if value is None:
+                continue
+            n = value.numel()
+            if n > SAMPLE:
+                self._write(row, value)
+            else:
+                group = small.setdefault((n, value.dtype, value.device), ([], []))
+                group[0].append(row)
+                group[1].append(value)
+        for of_rows, values in small.values():
+            if len(values) < 3:
+                for row, value in zip(of_rows, values, strict=True):
+                    self._write(row, value)
+            else:
+                self.table(values[0].device).write_all(of_rows, values, sample=self.sampling)
+
+    def _value(self, row: int, tensor: Tensor) -> Tensor | None:
         value = flat(tensor)
-        if value is None:
-            return None
-        row, table = self.row(kind, name), self.table(value.device)
-        if is_sharded(tensor):
-            self.sharded.add(row)
-        if value.dtype == torch.float16:
-            self.half.add(row)
-        entry = table.write(row, value, careful=row not in self.lean, sample=self.sampling, at=at)
-        return None if entry is None else Place(table, entry)
+        if value is not None and (value.dtype is torch.float16 or type(tensor) is not Tensor):
+            if is_sharded(tensor):
+                self.sharded.add(row)
+            if value.dtype is torch.float16:
+                self.half.add(row)
+        return value
+
+    def _write(self, row: int, value: Tensor) -> Place | None:
+        return self.table(value.device).write(row, value, careful=row not in self.lean, sample=self.sampling)
 
     def put_range(self, tensor: Tensor) -> Place | None:
         """Only whether it is finite, in no row."""
         value = flat(tensor)
-        if value is None:
-            return None
-        table = self.table(value.device)
-        entry = table.write_range(value)
-        return None if entry is None else Place(table, entry)
+        return None if value is None else self.table(value.device).write_range(value)
 
     def learn(self, rows: set[int], careful: set[int]) -> None:
         """Which of the measured rows can do with plain squares."""

@@ -5,7 +5,7 @@ The folder on disk keeps everything; this is for the rules and for ``monitor.his
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Memory:
         self.meta = meta
         self.series: list[Series] = []
         self.place: dict[Series, int] = {}
+        self.known: dict[str, Array] = {}  # statistic -> the series of each row that is measured, -1 while there is none
         self.frames: list[tuple[int, Array, Array]] = []
         self.scalars: Rows = []
         self.watch: Rows = []
@@ -55,6 +56,15 @@ class Memory:
                 self.place[series] = len(self.series)
                 self.series.append(series)
         return self.place[first]
+
+    def places(self, rows: Array, names: Sequence[tuple[str, str]], statistics: tuple[str, ...]) -> Array:
+        """The first series of each row, as ``declare`` answers; what is known is not looked up again."""
+        known = self.known.get(statistics[0], np.array([], dtype=np.int64))
+        if len(known) < len(names):
+            known = self.known[statistics[0]] = np.r_[known, np.full(len(names) - len(known), -1)]
+        for row in rows[known[rows] < 0].tolist():
+            known[row] = self.declare(names[row], statistics)
+        return known[rows]
 
     def add_frame(self, step: int, at: Array, values: Array) -> None:
         self.frames.append((step, at, values.astype(np.float32)))

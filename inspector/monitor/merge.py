@@ -30,6 +30,7 @@ class Merged(NamedTuple):
 def merge(ticket: Ticket) -> Merged:
     """The statistics of every row in a ticket, in order of row number."""
     entries = np.array(ticket.entries, dtype=np.int64).reshape(-1, 4)
+    entries = entries[entries[:, 0] >= 0]
     numbers = ticket.numbers.numpy().astype(np.float64)[entries[:, 1]]
     numbers[:, SHIFT] = np.where(entries[:, 3], numbers[:, SHIFT], 0.0)
     order = np.argsort(entries[:, 0], kind="stable")

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from inspector.hooks.select import names
 from inspector.monitor.measure import Measure
 from inspector.monitor.ranks import is_sharded
-from inspector.monitor.table import SAMPLE, local
+from inspector.monitor.table import SAMPLE, Table, local
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -29,7 +29,7 @@ class Parameters:
         self.plans: WeakKeyDictionary[Optimizer, tuple[int, Named]] = WeakKeyDictionary()
         self.positions: dict[str, Tensor] = {}
         self.old: dict[str, Tensor] = {}
-        self.slots: dict[str, int] = {}
+        self.written: list[tuple[Table, int, int]] = []  # which entries are gradients of the step under way
 
     def of(self, optimizer: Optimizer) -> Named:
         """The chosen parameters that an optimizer steps, with their names."""
@@ -49,34 +49,45 @@ class Parameters:
         return any(is_sharded(parameter) for _, parameter in self.of(optimizer))
 
     def before(self, optimizer: Optimizer) -> None:
-        self.slots.clear()
-        for name, parameter in self.of(optimizer):
-            if "param" in self.kinds:
-                self.measure.put("param", name, parameter)
-            if "update" in self.kinds and parameter.numel():
-                self.old[name] = self._sample(name, parameter).clone()
+        self.written.clear()
+        if "param" in self.kinds:
+            named = self.of(optimizer)
+            self.measure.put_all(self._rows("param", named), [parameter for _, parameter in named])
+        if "update" in self.kinds:
+            for name, parameter in self.of(optimizer):
+                if parameter.numel():
+                    self.old[name] = self._sample(name, parameter).clone()
 
     def gradients(self, optimizer: Optimizer) -> None:
         """The gradients as they are now; called again (a closure that runs several times), the last ones count."""
         if "param_grad" not in self.kinds:
             return
+        for table, start, stop in self.written:
+            table.forget(start, stop)
+        begun = {table: (len(table.entries), table.used) for table in self.measure.tables.values()}
+        named = [(name, parameter) for name, parameter in self.of(optimizer) if parameter.grad is not None]
+        grads = [grad for _, parameter in named if (grad := parameter.grad) is not None]
+        self.measure.put_all(self._rows("param_grad", named), grads)
         scale = getattr(optimizer, "grad_scale", None)
-        for name, parameter in self.of(optimizer):
-            if parameter.grad is None:
-                continue
-            put = self.measure.put("param_grad", name, parameter.grad, at=self.slots.get(name))
-            if put is not None:
-                self.slots[name] = put.entry.slot
-                if scale is not None:
-                    put.table.rescale(put.entry.slot, 1.0 / torch.as_tensor(scale).to(put.table.device, torch.float32))
+        self.written = []
+        for table in self.measure.tables.values():
+            start, slot = begun.get(table, (0, 0))
+            self.written.append((table, start, len(table.entries)))
+            if scale is not None:
+                table.rescale(slot, 1.0 / torch.as_tensor(scale).to(table.device, torch.float32))
+
+    def _rows(self, kind: str, named: Named) -> list[int]:
+        row = self.measure.row
+        return [row(kind, name) for name, _ in named]
 
     def after(self, optimizer: Optimizer) -> None:
-        for name, parameter in self.of(optimizer):
-            if name in self.old:
-                old = self.old.pop(name)
-                self.measure.put("update", name, self._sample(name, parameter) - old)
-                self.measure.put("_old", name, old)
-            if "state" in self.kinds:
+        changed: Named = [(name, parameter) for name, parameter in self.of(optimizer) if name in self.old]
+        old = [self.old.pop(name) for name, _ in changed]
+        new = [self._sample(name, parameter) for name, parameter in changed]
+        self.measure.put_all(self._rows("update", changed), [a - b for a, b in zip(new, old, strict=True)])
+        self.measure.put_all(self._rows("_old", changed), old)
+        if "state" in self.kinds:
+            for name, parameter in self.of(optimizer):
                 self._state(name, optimizer.state.get(parameter, {}))
 
     def _state(self, name: str, state: Mapping[str, Any]) -> None:

@@ -16,10 +16,14 @@ from torch import Tensor, nn
 from inspector.hooks.frame import Frame
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.recompute import checkpointing
-from inspector.monitor.measure import Call, Measure, Place
+from inspector.monitor.measure import Call, Measure
+from inspector.monitor.table import Place
 from inspector.tensors import Leaf, format_leaf, walk
 
 Guard = Callable[..., Any]
+
+# Inside vmap or grad of torch.func there is an interpreter: tensors are wrapped and have no numbers of their own.
+_functorch: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack  # type: ignore[attr-defined,unused-ignore]
 
 
 class Passing:
@@ -32,6 +36,7 @@ class Passing:
         self.gradients = Gradients()
         self.seen: dict[int, tuple[Any, int, Place]] = {}  # id of a tensor -> it, its version, where its numbers are
         self.names: dict[tuple[str, Leaf], str] = {}
+        self.rows: dict[tuple[str, Leaf], int] = {}
         self.trained_in_mode = False
 
     def begin_step(self) -> None:
@@ -44,30 +49,33 @@ class Passing:
         self.guard(self._enter, frame, args, kwargs)
 
     def leave(self, frame: Frame, output: Any) -> None:
-        if frame.raised is None:
+        if frame.scratch is not None and frame.raised is None:
             self.guard(self._leave, frame, output)
 
     def _training(self) -> bool:
         """Evaluation is no training: gradients are off, or the mode is not the one that optimizers step in."""
         if self.trained_in_mode and not self.model.training:
             return False
-        return (torch.is_grad_enabled() or checkpointing()) and not _transformed()
+        return (torch.is_grad_enabled() or checkpointing()) and _functorch() is None
 
     def _enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Leaves in ``scratch`` where the inputs were measured; None if the call is none of a training step."""
         if not self._training():
             return
-        tensors = _tensors((*args, *kwargs.values()))
+        tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
         if self.grads:
             frame.given = {id(t): 0 if t.is_inference() else t._version for t in tensors}
+        frame.scratch = given = []
         if self.outputs and not frame.again:
-            frame.scratch = [place for t in tensors if t.is_floating_point() and (place := self._input(t)) is not None]
+            for tensor in tensors:
+                place = self._known(tensor) or self._input(tensor)
+                if place is not None:
+                    given.append(place)
 
     def _input(self, tensor: Tensor) -> Place | None:
-        return self._known(tensor) or self._remember(tensor, self.measure.put_range(tensor))
+        return self._remember(tensor, self.measure.put_range(tensor)) if tensor.is_floating_point() else None
 
     def _leave(self, frame: Frame, output: Any) -> None:
-        if not self._training():
-            return
         if self.outputs and not frame.again:
             self._outputs(frame, output)
         if self.grads and frame.again:
@@ -79,7 +87,7 @@ class Passing:
         rows: list[int] = []
         places: list[Place] = []
         for leaf, tensor in (((), output),) if isinstance(output, Tensor) else walk(output):
-            row = self.measure.row("output", self._name(frame.path, leaf))
+            row = self._row(frame.path, leaf)
             place = self._output(row, tensor)
             if place is not None:
                 rows.append(row)
@@ -87,14 +95,20 @@ class Passing:
                 if self.measure.sampling:
                     self.measure.types[row] = type(frame.module)
                     self.measure.units.look(frame.module, row, tensor, place)
-        self.measure.calls.append(Call(rows, places, frame.scratch or []))
+        self.measure.calls.append(Call(rows, places, frame.scratch))
 
     def _output(self, row: int, tensor: Tensor) -> Place | None:
         known = self._known(tensor)
-        if known is not None and known.entry.n:
-            known.table.alias(row, known.entry)
+        if known is not None and known.n:
+            known.table.alias(row, known)
             return known
-        return self._remember(tensor, self.measure.put(*self.measure.rows[row], tensor))
+        return self._remember(tensor, self.measure.put_row(row, tensor))
+
+    def _row(self, path: str, leaf: Leaf) -> int:
+        row = self.rows.get((path, leaf))
+        if row is None:
+            row = self.rows[path, leaf] = self.measure.row("output", self._name(path, leaf))
+        return row
 
     def _arrive(self, frame: Frame, kind: str, leaf: Leaf, grad: Tensor) -> None:
         self.guard(self.measure.put, kind, self._name(frame.path, leaf), grad)
@@ -123,8 +137,3 @@ def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
     if len(values) == 1 and isinstance(values[0], Tensor):
         return [values[0]]
     return [tensor for value in values for _, tensor in walk(value)]
-
-
-def _transformed() -> bool:
-    """Inside vmap or grad of torch.func, tensors are wrapped and have no numbers of their own."""
-    return torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined,unused-ignore]

@@ -13,7 +13,7 @@ from inspector.monitor.measure import Measure, Step
 from inspector.monitor.memory import Memory
 from inspector.monitor.merge import LEAN, merge
 from inspector.monitor.ranks import Ranks, merge_row, pack
-from inspector.monitor.table import HIGH, LOW, Ticket
+from inspector.monitor.table import HIGH, LOW, SAMPLE, Ticket
 from inspector.records.history import LOG2_BINS
 
 _SUBNORMAL = LOG2_BINS.index("2**-14")  # the first bin that float16 holds in full precision
@@ -35,28 +35,29 @@ class _Rows:
 
     def __init__(self, memory: Memory, names: list[tuple[str, str]]) -> None:
         self.memory, self.names = memory, names
-        self.at: list[Array] = []
-        self.values: list[Array] = []
-        self.single: list[tuple[int, str, float]] = []
+        self.single: dict[str, tuple[list[Array], list[Array]]] = {}  # statistic -> rows, values
         self.blocks: list[tuple[Array, Array, Array]] = []
         self.squares: list[float] = []  # of the gradients of parameters
 
     def add(self, row: int, statistic: str, value: float) -> None:
-        self.single.append((row, statistic, value))
+        self.add_all(np.array([row]), statistic, np.array([value]))
 
-    def close(self) -> None:
-        """The blocks come first: they hold every row, so names are declared in execution order."""
-        for block in self.blocks:
-            self._add_block(*block)
-        places = [self.memory.declare(self.names[row], (statistic,)) for row, statistic, _ in self.single]
-        self.at.append(np.array(places, dtype=np.int64))
-        self.values.append(np.array([value for _, _, value in self.single], dtype=np.float64))
+    def add_all(self, rows: Array, statistic: str, values: Array) -> None:
+        kept = self.single.setdefault(statistic, ([], []))
+        kept[0].append(rows)
+        kept[1].append(values)
 
-    def _add_block(self, rows: Array, values: Array, present: Array) -> None:
-        firsts = np.array([self.memory.declare(self.names[row], LEAN) for row in rows.tolist()], dtype=np.int64)
-        places = firsts[:, None] + np.arange(len(LEAN))
-        self.at.append(places[present])
-        self.values.append(values[present])
+    def close(self) -> tuple[Array, Array]:
+        """Which series, and their values. The blocks come first: they hold every row, so names are in execution order."""
+        at, values = [np.array([], dtype=np.int64)], [np.array([])]
+        for rows, block, present in self.blocks:
+            firsts = self.memory.places(rows, self.names, LEAN)
+            at.append((firsts[:, None] + np.arange(len(LEAN)))[present])
+            values.append(block[present])
+        for statistic, (of_rows, of_values) in self.single.items():
+            at.append(self.memory.places(np.concatenate(of_rows), self.names, (statistic,)))
+            values.append(np.concatenate(of_values))
+        return np.concatenate(at), np.concatenate(values)
 
 
 def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
@@ -77,25 +78,27 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
         born = _over_ranks(measure.ranks, measure, found, born)
     for row, value in born.items():
         found.add(row, "born", value)
-    found.close()
     norm = float(np.sqrt(sum(found.squares))) if found.squares else None
-    return Resolved(step.step, np.concatenate(found.at), np.concatenate(found.values), histograms, norm)
+    return Resolved(step.step, *found.close(), histograms, norm)
 
 
 def _block(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) -> dict[int, float]:
     """The lean statistics; returns the rms of the rows that a ratio of updates needs."""
     merged = merge(ticket)
-    measure.learn(set(merged.rows.tolist()), set(merged.careful.tolist()))
-    kinds = [measure.rows[row][0] for row in merged.rows.tolist()]
-    shown = np.array([not kind.startswith("_") and kind not in dropped for kind in kinds], dtype=np.bool_)
-    if shown.any():
+    rows = merged.rows.tolist()
+    measure.learn(set(rows), set(merged.careful.tolist()))
+    kinds = [measure.rows[row][0] for row in rows]
+    shown = [i for i, kind in enumerate(kinds) if kind[0] != "_" and kind not in dropped]
+    if len(shown) == len(rows):
+        found.blocks.append((merged.rows, merged.values, merged.present))
+    else:
         found.blocks.append((merged.rows[shown], merged.values[shown], merged.present[shown]))
-    gradients = np.array([kind == "param_grad" and kind not in dropped for kind in kinds], dtype=np.bool_)
-    n, rms = merged.values[gradients, LEAN.index("n")], merged.values[gradients, _RMS]
-    found.squares += (n * rms**2).tolist()
-    wanted = {"update", "_old"} - dropped
-    pairs = zip(merged.rows.tolist(), merged.values[:, _RMS].tolist(), strict=True)
-    return {row: rms for row, rms in pairs if measure.rows[row][0] in wanted}
+    if "param_grad" not in dropped:
+        gradients = merged.values[[i for i, kind in enumerate(kinds) if kind == "param_grad"]]
+        found.squares += (gradients[:, LEAN.index("n")] * gradients[:, _RMS] ** 2).tolist()
+    if "update" not in kinds or "update" in dropped:
+        return {}
+    return dict(zip(rows, merged.values[:, _RMS].tolist(), strict=True))
 
 
 def _ratios(rms: dict[int, float], measure: Measure, found: _Rows) -> None:
@@ -110,38 +113,54 @@ def _ratios(rms: dict[int, float], measure: Measure, found: _Rows) -> None:
 def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) -> list[tuple[str, list[str], Array]]:
     """Zero fraction and histogram from the sampled elements, calls of one row merged."""
     assert ticket.samples is not None
-    samples = ticket.samples.numpy()
-    counts: dict[int, Array] = {}
-    seen: dict[int, list[Array]] = {}
-    for place, taken in ticket.sampled:
-        row, slot, n, _ = ticket.entries[place]
-        seen.setdefault(row, []).append(samples[slot, :taken])
-        bins = np.bincount(log2_bins(samples[slot, :taken]), minlength=len(LOG2_BINS)) * (n / taken)
-        counts[row] = counts[row] + bins if row in counts else bins
-    for row, parts in seen.items():
-        _shape(row, np.concatenate(parts), measure, found)
-    kinds: dict[str, tuple[list[str], list[Array]]] = {}
-    for row, bins in counts.items():
-        kind, name = measure.rows[row]
-        if not kind.startswith("_") and kind not in dropped:
-            found.add(row, "zeros", bins[0] / bins.sum())
-            if row in measure.half:
-                found.add(row, "subnormal", bins[1:_SUBNORMAL].sum() / max(bins[1:].sum(), 1.0))
-            names, rows = kinds.setdefault(kind, ([], []))
-            names.append(name)
-            rows.append(np.rint(bins).astype(np.int64))
-    return [(kind, names, np.stack(rows)) for kind, (names, rows) in kinds.items()]
+    at, taken = np.array(ticket.sampled, dtype=np.int64).T
+    rows, slots, n, _ = np.array(ticket.entries, dtype=np.int64)[at].T
+    hidden = {row for row in set(rows.tolist()) if row < 0 or measure.rows[row][0] in dropped | {"_old"}}
+    kept = [i for i in np.argsort(rows, kind="stable").tolist() if int(rows[i]) not in hidden]
+    if not kept:
+        return []
+    rows, n, taken, samples = rows[kept], n[kept], taken[kept], ticket.samples.numpy()[slots[kept]]
+    counts = _count(samples, taken) * (n / taken)[:, None]
+    first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+    counts, rows = np.add.reduceat(counts, first), rows[first]
+    found.add_all(rows, "zeros", counts[:, 0] / counts.sum(axis=1))
+    half = [i for i, row in enumerate(rows.tolist()) if row in measure.half]
+    if half:
+        some = np.maximum(counts[half, 1:].sum(axis=1), 1.0)
+        found.add_all(rows[half], "subnormal", counts[half, 1:_SUBNORMAL].sum(axis=1) / some)
+    _shapes(rows, np.split(samples, first[1:]), np.split(taken, first[1:]), measure, found)
+    kinds: dict[str, list[int]] = {}
+    for i, row in enumerate(rows.tolist()):
+        kinds.setdefault(measure.rows[row][0], []).append(i)
+    counts = np.rint(counts).astype(np.int64)
+    return [(kind, [measure.rows[row][1] for row in rows[of].tolist()], counts[of]) for kind, of in kinds.items()]
 
 
-def _shape(row: int, sample: Array, measure: Measure, found: _Rows) -> None:
-    """The median magnitude; of tanh and sigmoid, how many are so near to the ends that the gradient is under 2 %."""
-    kind = measure.types.get(row)
-    if measure.rows[row][0] == "output":
-        found.add(row, "median", float(np.median(np.abs(sample))))
-    if kind is nn.Tanh:
-        found.add(row, "saturated", float((np.abs(sample) > 0.99).mean()))
-    elif kind is nn.Sigmoid:
-        found.add(row, "saturated", float((np.abs(sample - 0.5) > 0.495).mean()))
+def _count(samples: Array, taken: Array) -> Array:
+    """(rows, bins) how many of the first ``taken`` elements fall into each bin."""
+    none = len(LOG2_BINS)  # a bin for what is no element
+    bins = np.where(np.arange(samples.shape[1]) < taken[:, None], log2_bins(samples), none)
+    bins += (none + 1) * np.arange(len(bins))[:, None]
+    return np.bincount(bins.ravel(), minlength=len(bins) * (none + 1)).reshape(len(bins), none + 1)[:, :none]
+
+
+def _shapes(rows: Array, samples: list[Array], taken: list[Array], measure: Measure, found: _Rows) -> None:
+    """The median magnitude of outputs; of tanh and sigmoid, how many are so near to the ends that the gradient is
+    under 2 %."""
+    outputs = [i for i, row in enumerate(rows.tolist()) if measure.rows[row][0] == "output"]
+    whole = [i for i in outputs if len(taken[i]) == 1 and taken[i][0] == SAMPLE]
+    if whole:
+        middle = np.sort(np.abs(np.concatenate([samples[i] for i in whole])), axis=1)[:, SAMPLE // 2 - 1 : SAMPLE // 2 + 1]
+        found.add_all(rows[whole], "median", middle.mean(axis=1))
+    for i in outputs:
+        kind = measure.types.get(int(rows[i]))
+        if i not in whole or kind in (nn.Tanh, nn.Sigmoid):
+            sample = np.concatenate([part[:n] for part, n in zip(samples[i], taken[i].tolist(), strict=True)])
+            if i not in whole:
+                found.add(int(rows[i]), "median", float(np.median(np.abs(sample))))
+            if kind in (nn.Tanh, nn.Sigmoid):
+                distance = np.abs(sample) > 0.99 if kind is nn.Tanh else np.abs(sample - 0.5) > 0.495
+                found.add(int(rows[i]), "saturated", float(distance.mean()))
 
 
 def _logits(step: Step, measure: Measure, found: _Rows) -> None:
@@ -149,7 +168,7 @@ def _logits(step: Step, measure: Measure, found: _Rows) -> None:
     for call in step.calls:
         if call.rows and call.inputs and measure.types.get(call.rows[0]) is nn.Softmax:
             place = call.inputs[0]
-            range_ = step.tickets[place.table.device].numbers.numpy()[place.entry.slot, (LOW, HIGH)]
+            range_ = step.tickets[place.table.device].numbers.numpy()[place.slot, (LOW, HIGH)]
             found.add(call.rows[0], "logits", float(np.abs(range_).max()))
 
 
@@ -192,9 +211,9 @@ def _births(step: Step, measure: Measure) -> dict[int, float]:
         return births
     for call in step.calls:
         broken = [
-            row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.table.device][place.entry.slot]
+            row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.table.device][place.slot]
         ]
-        given = any(bad[place.table.device][place.entry.slot] for place in call.inputs)
+        given = any(bad[place.table.device][place.slot] for place in call.inputs)
         for row in broken:
             births[row] = max(births.get(row, 0.0), float(not given))
     if not births and "grad" not in step.dropped:
@@ -209,7 +228,7 @@ def _not_finite(ticket: Ticket) -> Array:
 
 def _backward_birth(step: Step, measure: Measure, bad: dict[torch.device, Array]) -> dict[int, float]:
     for device, ticket in step.tickets.items():
-        for entry in ticket.entries:
-            if measure.rows[entry.row][0] == "grad" and bad[device][entry.slot]:
-                return {entry.row: 1.0}
+        for row, slot, _, _ in ticket.entries:
+            if row >= 0 and measure.rows[row][0] == "grad" and bad[device][slot]:
+                return {row: 1.0}
     return {}

@@ -7,7 +7,7 @@ synchronised. A slot is used once a step; what belongs to one row (micro-batches
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,11 +21,13 @@ SAMPLE = 1024  # elements a sampled statistic looks at; small tensors are seen w
 _PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 _LIMIT = 65536  # slots in one step: a loop that never steps an optimizer must not take memory without end
 
+Entry = tuple[int, int, int, bool]  # row (negative: forgotten), slot that holds its numbers, elements, shifted before squaring
 
-class Entry(NamedTuple):
-    """One value of a row: the slot that holds its numbers, and how many elements it has. row < 0: only a helper."""
 
-    row: int
+class Place(NamedTuple):
+    """Where a value's numbers are: a slot, of which only LOW and HIGH are written if ``n`` is 0."""
+
+    table: Table
     slot: int
     n: int
     shifted: bool = False
@@ -60,18 +62,16 @@ class Table:
         self.sampled: list[tuple[int, int]] = []
         self.extras: list[tuple[Callable[[Array], None], Tensor]] = []
 
-    def write(
-        self, row: int, value: Tensor, *, careful: bool = False, sample: bool = False, at: int | None = None
-    ) -> Entry | None:
-        """Reduce a flat real tensor into a slot (a new one, or ``at``); None where none is left.
+    def write(self, row: int, value: Tensor, *, careful: bool = False, sample: bool = False) -> Place | None:
+        """Reduce a flat real tensor into a new slot; None where none is left.
 
         careful: subtract the first element before squaring, for values whose mean is far larger than their spread.
         """
-        slot = self._take() if at is None else at
+        slot = self._take()
         if slot < 0:
             return None
         total, square, low, high, shift = self.views[slot]
-        wide = value if value.dtype == torch.float32 else value.float()
+        wide = value if value.dtype is torch.float32 else value.float()
         torch.aminmax(wide, out=(low, high))
         if careful:
             shift.copy_(wide[0])
@@ -82,29 +82,50 @@ class Table:
         else:
             torch.linalg.vector_norm(wide, out=square)
             square.square_()
-        entry = Entry(row, slot, len(value), careful)
-        if at is None:
-            self.entries.append(entry)
-            if sample:
-                self._sample(slot, value)
-        return entry
+        n = value.numel()
+        if sample:
+            self._sample(slot, value, n)
+        self.entries.append((row, slot, n, careful))
+        return Place(self, slot, n, careful)
 
-    def write_range(self, value: Tensor) -> Entry | None:
+    def write_all(self, rows: Sequence[int], values: Sequence[Tensor], *, sample: bool = False) -> None:
+        """Reduce flat tensors of one type and length, at most SAMPLE elements long, in one go; always the careful way."""
+        first, count, n = self._take(len(rows)), len(rows), values[0].numel()
+        if first < 0:
+            return
+        wide = torch.stack(tuple(values)).float()
+        total, square, low, high, shift = self.numbers[first : first + count].unbind(1)
+        torch.aminmax(wide, dim=1, out=(low, high))
+        shift.copy_(wide[:, 0])
+        wide_again = wide - wide[:, :1]
+        torch.sum(wide_again, 1, out=total)
+        torch.sum(wide_again.square_(), 1, out=square)
+        if sample:
+            self._room()[first : first + count, :n] = wide
+            self.sampled += [(len(self.entries) + i, n) for i in range(count)]
+        self.entries += [(row, first + i, n, True) for i, row in enumerate(rows)]
+
+    def write_range(self, value: Tensor) -> Place | None:
         """Only the smallest and the largest element: enough to know whether all are finite."""
         slot = self._take()
         if slot < 0:
             return None
-        wide = value if value.dtype == torch.float32 else value.float()
-        torch.aminmax(wide, out=self.views[slot][LOW : HIGH + 1])
-        return Entry(-1, slot, 0)
+        torch.aminmax(value if value.dtype is torch.float32 else value.float(), out=self.views[slot][LOW : HIGH + 1])
+        return Place(self, slot, 0)
 
-    def alias(self, row: int, entry: Entry) -> None:
+    def alias(self, row: int, place: Place) -> None:
         """A row whose value is one that was measured already."""
-        self.entries.append(entry._replace(row=row))
+        self.entries.append((row, place.slot, place.n, place.shifted))
 
-    def rescale(self, slot: int, factor: Tensor) -> None:
-        """As if the value had been multiplied by ``factor`` (0-dimensional, on this device)."""
-        self.numbers[slot] *= torch.stack([factor, factor * factor, factor, factor, factor]).to(self.numbers)
+    def forget(self, start: int, stop: int) -> None:
+        """Entries that turned out not to count: a closure was run once more."""
+        self.entries[start:stop] = [(-1, slot, n, shifted) for _, slot, n, shifted in self.entries[start:stop]]
+
+    def rescale(self, first: int, factor: Tensor) -> None:
+        """As if all values since slot ``first`` had been multiplied by ``factor`` (0-dimensional, on this device)."""
+        self.numbers[first : self.used] *= torch.stack([factor, factor * factor, factor, factor, factor]).to(self.numbers)
+        if self.samples is not None:
+            self.samples[first : self.used] *= factor
 
     def extra(self, value: Tensor, receive: Callable[[Array], None]) -> None:
         """Send a small tensor along; ``receive`` gets it on the host when the step is read."""
@@ -122,15 +143,15 @@ class Table:
     def clear(self) -> None:
         self.used, self.entries, self.sampled, self.extras = 0, [], [], []
 
-    def _take(self) -> int:
+    def _take(self, count: int = 1) -> int:
         slot = self.used
-        if slot >= len(self.views):
-            if slot >= _LIMIT:
+        if slot + count > len(self.views):
+            if slot + count > _LIMIT:
                 return -1
-            if slot:
+            while slot + count > len(self.numbers):
                 self._grow()
             self.views = [tuple(row.unbind()) for row in self.numbers.unbind()]
-        self.used = slot + 1
+        self.used = slot + count
         return slot
 
     def _grow(self) -> None:
@@ -138,13 +159,15 @@ class Table:
         if self.samples is not None:
             self.samples = torch.cat([self.samples, torch.zeros_like(self.samples)])
 
-    def _sample(self, slot: int, value: Tensor) -> None:
+    def _room(self) -> Tensor:
         if self.samples is None:
             self.samples = torch.zeros(len(self.numbers), SAMPLE, device=self.device)
-        n = value.numel()
-        some = value if n <= SAMPLE else value[:: stride(n)][:SAMPLE]
-        self.samples[slot, : some.numel()].copy_(some)
-        self.sampled.append((len(self.entries) - 1, some.numel()))
+        return self.samples
+
+    def _sample(self, slot: int, value: Tensor, n: int) -> None:
+        some = value if n <= SAMPLE else value.as_strided((SAMPLE,), (stride(n),))
+        self._room()[slot, : min(n, SAMPLE)].copy_(some)
+        self.sampled.append((len(self.entries), min(n, SAMPLE)))
 
 
 @lru_cache(maxsize=4096)
@@ -161,10 +184,10 @@ def flat(tensor: Tensor) -> Tensor | None:
 
     Of a sharded tensor the local part; of a sparse gradient the stored values; of complex numbers the magnitudes.
     """
-    tensor = tensor.detach()
-    if type(tensor) is Tensor and tensor.dtype in _PLAIN and tensor.layout is torch.strided and tensor.is_contiguous():
-        return tensor.view(-1) if tensor.numel() and not (tensor.is_meta or tensor.is_nested) else None
-    return _awkward(local(tensor))
+    if type(tensor) in (Tensor, torch.nn.Parameter) and tensor.dtype in _PLAIN and tensor.layout is torch.strided:
+        if tensor.is_contiguous() and tensor.numel() and not (tensor.is_meta or tensor.is_nested):
+            return tensor.detach().view(-1)
+    return _awkward(local(tensor.detach()))
 
 
 def _awkward(tensor: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from inspector.monitor.arrival import Array
 
 if TYPE_CHECKING:
-    from inspector.monitor.measure import Place
+    from inspector.monitor.table import Place
 
 Found = Callable[[int, str, float], None]
 

@@ -41,6 +41,7 @@ class Stats(Mapping[str, Column]):
     """A long table of equally long columns: step, kind, name, statistic, value. ``stats["value"]`` is a numpy array."""
 
     COLUMNS = ("step", "kind", "name", "statistic", "value")
+    _columns: tuple[int, dict[tuple[str, str], list[int]]] | None = None
 
     def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
         given = columns or {}
@@ -140,11 +141,20 @@ class Stats(Mapping[str, Column]):
 
     def grid(self, kind: str, statistic: str) -> Grid:
         """One statistic of one kind over all layers and steps, for heat maps and rules; empty where there is none."""
-        at = [i for i, series in enumerate(self.series) if series.kind == kind and series.statistic == statistic]
+        at = self._index().get((kind, statistic), [])
         cells, there = self._picked(np.array(at, dtype=np.int64))
         present, values = there.T, np.where(there, cells, np.nan).astype(np.float64).T
         steps, some = self.steps, present.any(axis=0)
         return Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
+
+    def _index(self) -> dict[tuple[str, str], list[int]]:
+        """The columns of each kind and statistic; made when first asked for, since rules ask often."""
+        if self._columns is None or self._columns[0] != len(self.series):
+            found: dict[tuple[str, str], list[int]] = {}
+            for i, (kind, _, statistic) in enumerate(self.series):
+                found.setdefault((kind, statistic), []).append(i)
+            self._columns = (len(self.series), found)
+        return self._columns[1]
 
     def line(self, kind: str, name: str, statistic: str) -> tuple[Column, Column]:
         """(steps, values) of one series; two empty arrays where there is none."""
