@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inspector.monitor.diagnosis import WINDOW, Diagnosis, Rules
+from inspector.monitor.diagnosis import Diagnosis, Rules
 from inspector.monitor.folder import Folder, create, reopen
 from inspector.monitor.memory import Memory
 from inspector.monitor.resolve import Resolved
@@ -82,7 +82,7 @@ class Book:
         self.unlooked, self.alarmed = 0, False
         if not self.diagnosis.rules:
             return
-        for finding in self.diagnosis.look(self.memory.history(last=WINDOW)):
+        for finding in self.diagnosis.look(self.memory.recent()):
             self.memory.findings.append(finding)
             if self.folder is not None:
                 self.folder.finding(finding)

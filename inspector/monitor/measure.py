@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from inspector.monitor.arrival import Array
 from inspector.monitor.ranks import Ranks, is_sharded, key
-from inspector.monitor.table import SAMPLE, Place, Table, flat
+from inspector.monitor.table import SAMPLE, Place, Table, flat, is_plain
 from inspector.monitor.units import Units
-
-_Group = tuple[int, torch.dtype, torch.device]
 
 
 class Call(NamedTuple):
@@ -75,41 +73,35 @@ class Measure:
         return self.put_row(self.row(kind, name), tensor)
 
     def put_row(self, row: int, tensor: Tensor) -> Place | None:
-        value = self._value(row, tensor)
-        return None if value is None else self._write(row, value)
-
-    def put_all(self, rows: Iterable[int], tensors: Iterable[Tensor]) -> None:
-        """Reduce many tensors, each into its row; small ones of equal length together, because calls cost more than they."""
-        small: dict[_Group, tuple[list[int], list[Tensor]]] = {}
-        for row, tensor in zip(rows, tensors, strict=True):
-            value = self._value(row, tensor)
-            if value is None:
-                continue
-            n = value.numel()
-            if n > SAMPLE:
-                self._write(row, value)
-            else:
-                group = small.setdefault((n, value.dtype, value.device), ([], []))
-                group[0].append(row)
-                group[1].append(value)
-        for of_rows, values in small.values():
-            if len(values) < 3:
-                for row, value in zip(of_rows, values, strict=True):
-                    self._write(row, value)
-            else:
-                self.table(values[0].device).write_all(of_rows, values, sample=self.sampling)
-
-    def _value(self, row: int, tensor: Tensor) -> Tensor | None:
         value = flat(tensor)
-        if value is not None and (value.dtype is torch.float16 or type(tensor) is not Tensor):
-            if is_sharded(tensor):
-                self.sharded.add(row)
-            if value.dtype is torch.float16:
-                self.half.add(row)
-        return value
+        if value is None:
+            return None
+        self._note(row, tensor, value)
+        return self.table(value.device).write(row, value, row not in self.lean, self.sampling)
 
-    def _write(self, row: int, value: Tensor) -> Place | None:
-        return self.table(value.device).write(row, value, careful=row not in self.lean, sample=self.sampling)
+    def put_all(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> None:
+        """Reduce many tensors, each into its row; small ones of one shape together, because calls cost more than they."""
+        small: dict[Any, list[int]] = {}
+        for i, tensor in enumerate(tensors):
+            if tensor.numel() <= SAMPLE and is_plain(tensor):
+                small.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(i)
+            else:
+                self.put_row(rows[i], tensor)
+        for (shape, _, device), group in small.items():
+            if len(group) == 1 or not shape.numel():
+                self.put_row(rows[group[0]], tensors[group[0]])
+                continue
+            value = torch.stack([tensors[i] for i in group]).detach().reshape(len(group), -1)
+            of_rows = [rows[i] for i in group]
+            for row in of_rows:
+                self._note(row, value, value)
+            self.table(device).write_all(of_rows, value, self.sampling)
+
+    def _note(self, row: int, tensor: Tensor, value: Tensor) -> None:
+        if type(tensor) is not Tensor and is_sharded(tensor):
+            self.sharded.add(row)
+        if value.dtype is torch.float16:
+            self.half.add(row)
 
     def put_range(self, tensor: Tensor) -> Place | None:
         """Only whether it is finite, in no row."""

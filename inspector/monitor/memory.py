@@ -11,12 +11,45 @@ from typing import Any
 import numpy as np
 
 from inspector.monitor.arrival import Array
-from inspector.records.history import Finding, History, Series
+from inspector.records.history import Finding, History, Series, Stats
 from inspector.records.runfolder import block, columns
 
 Rows = list[tuple[int, dict[str, float]]]
 
+WINDOW = 96  # measured steps that the rules look back on
 _FRAMES, _CELLS, _SCALARS, _RECENT = 4096, 8_000_000, 65_536, 256
+
+
+class Window:
+    """The last ``length`` frames as one block: rules ask for it often, so it is kept, not made."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.used = length, 0
+        self.steps = np.zeros(2 * length, dtype=np.int64)
+        self.values = np.zeros((2 * length, 0), dtype=np.float32)
+        self.present = np.zeros((2 * length, 0), dtype=np.bool_)
+
+    def add(self, step: int, at: Array, values: Array, columns: int) -> None:
+        if columns > self.values.shape[1]:
+            wider = ((0, 0), (0, max(columns, 2 * self.values.shape[1]) - self.values.shape[1]))
+            self.values = np.pad(self.values, wider, constant_values=np.nan)
+            self.present = np.pad(self.present, wider)
+        if self.used == 2 * self.length:
+            for kept in (self.steps, self.values, self.present):
+                kept[: self.length] = kept[self.length :]
+            self.used = self.length
+        row = self.used
+        if not row or self.steps[row - 1] != step:
+            self.steps[row], self.values[row], self.present[row] = step, np.nan, False
+            self.used += 1
+        else:
+            row -= 1
+        self.values[row, at], self.present[row, at] = values, True
+
+    def last(self, columns: int) -> tuple[Array, Array, Array]:
+        """(steps, values, present) without a copy: they are only to be read."""
+        rows = slice(max(self.used - self.length, 0), self.used)
+        return self.steps[rows], self.values[rows, :columns], self.present[rows, :columns]
 
 
 class Memory:
@@ -27,7 +60,9 @@ class Memory:
         self.series: list[Series] = []
         self.place: dict[Series, int] = {}
         self.known: dict[str, Array] = {}  # statistic -> the series of each row that is measured, -1 while there is none
+        self.columns: dict[tuple[str, str], list[int]] = {}  # (kind, statistic) -> its series
         self.frames: list[tuple[int, Array, Array]] = []
+        self.window = Window(WINDOW)
         self.scalars: Rows = []
         self.watch: Rows = []
         self.histograms: dict[str, dict[str, list[tuple[int, Array]]]] = {}
@@ -37,8 +72,8 @@ class Memory:
     def recall(self, history: History) -> None:
         """Take over what an earlier session kept."""
         stats = history.stats
-        self.series = list(stats.series)
-        self.place = {series: i for i, series in enumerate(self.series)}
+        for series in stats.series:
+            self._append(series)
         for step, cells, present in zip(stats.steps.tolist(), stats.cells, stats.present, strict=True):
             at = np.flatnonzero(present)
             self.add_frame(step, at, cells[at])
@@ -52,10 +87,13 @@ class Memory:
         first = Series(*row, statistics[0])
         if first not in self.place:
             for statistic in statistics:
-                series = Series(*row, statistic)
-                self.place[series] = len(self.series)
-                self.series.append(series)
+                self._append(Series(*row, statistic))
         return self.place[first]
+
+    def _append(self, series: Series) -> None:
+        self.place[series] = len(self.series)
+        self.columns.setdefault((series.kind, series.statistic), []).append(len(self.series))
+        self.series.append(series)
 
     def places(self, rows: Array, names: Sequence[tuple[str, str]], statistics: tuple[str, ...]) -> Array:
         """The first series of each row, as ``declare`` answers; what is known is not looked up again."""
@@ -68,6 +106,7 @@ class Memory:
 
     def add_frame(self, step: int, at: Array, values: Array) -> None:
         self.frames.append((step, at, values.astype(np.float32)))
+        self.window.add(step, at, values, len(self.series))
         self._cells += len(at)
         if len(self.frames) > _FRAMES or self._cells > _CELLS:
             self.frames = _thinned(self.frames)
@@ -87,18 +126,22 @@ class Memory:
             if len(kept) > 256:
                 of_kind[name] = _thinned(kept)
 
-    def history(self, last: int | None = None) -> History:
-        """All that is remembered, or the ``last`` steps that were measured."""
-        frames = self.frames if last is None else self.frames[-last:]
-        scalars, watch = (rows if last is None else rows[-_RECENT:] for rows in (self.scalars, self.watch))
-        found = History("step", columns(scalars), block(frames, self.series), list(self.findings), meta=self.meta)
-        found.watch = columns(watch)
-        if last is None:
-            for kind, names in self.histograms.items():
-                pairs = {
-                    name: (np.array([s for s, _ in kept]), np.stack([c for _, c in kept])) for name, kept in names.items()
-                }
-                found.histograms[kind] = pairs
+    def history(self) -> History:
+        """All that is remembered."""
+        stats = block(self.frames, self.series)
+        found = History("step", columns(self.scalars), stats, list(self.findings), meta=self.meta)
+        found.watch = columns(self.watch)
+        for kind, names in self.histograms.items():
+            pairs = {name: (np.array([s for s, _ in kept]), np.stack([c for _, c in kept])) for name, kept in names.items()}
+            found.histograms[kind] = pairs
+        return found
+
+    def recent(self) -> History:
+        """The last WINDOW steps that were measured, for the rules; its arrays are only to be read."""
+        steps, values, present = self.window.last(len(self.series))
+        stats = Stats.dense(steps, self.series, values, present, self.columns)
+        found = History("step", columns(self.scalars[-_RECENT:]), stats, list(self.findings), meta=self.meta)
+        found.watch = columns(self.watch[-_RECENT:])
         return found
 
 

@@ -6,7 +6,7 @@ Updates are told from a fixed random sample of positions in each parameter, so t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,40 +21,46 @@ from inspector.monitor.table import SAMPLE, Table, local
 Named = list[tuple[str, nn.Parameter]]
 
 
+class Plan(NamedTuple):
+    """How many parameters an optimizer steps, the chosen ones among them with their names, and whether any is sharded."""
+
+    size: int
+    named: Named
+    sharded: bool
+
+
 class Parameters:
     """Measures the chosen parameters of an optimizer around its step."""
 
     def __init__(self, chosen: Mapping[int, str], measure: Measure, kinds: Iterable[str]) -> None:
         self.chosen, self.measure, self.kinds = chosen, measure, frozenset(kinds)
-        self.plans: WeakKeyDictionary[Optimizer, tuple[int, Named]] = WeakKeyDictionary()
+        self.plans: WeakKeyDictionary[Optimizer, Plan] = WeakKeyDictionary()
         self.positions: dict[str, Tensor] = {}
         self.old: dict[str, Tensor] = {}
         self.written: list[tuple[Table, int, int]] = []  # which entries are gradients of the step under way
 
-    def of(self, optimizer: Optimizer) -> Named:
-        """The chosen parameters that an optimizer steps, with their names."""
-        count = sum(len(group["params"]) for group in optimizer.param_groups)
-        if optimizer not in self.plans or self.plans[optimizer][0] != count:
+    def of(self, optimizer: Optimizer) -> Plan:
+        """What is known about an optimizer; made anew when it steps more or fewer parameters than before."""
+        plan = self.plans.get(optimizer)
+        count = sum([len(group["params"]) for group in optimizer.param_groups])
+        if plan is None or plan.size != count:
             every = [p for group in optimizer.param_groups for p in group["params"]]
-            found = [(self.chosen[id(p)], p) for p in every if id(p) in self.chosen]
-            self.plans[optimizer] = (count, found)
-        return self.plans[optimizer][1]
+            named = [(self.chosen[id(p)], p) for p in every if id(p) in self.chosen]
+            plan = self.plans[optimizer] = Plan(count, named, any(is_sharded(p) for p in every))
+        return plan
 
     def covers(self, optimizer: Optimizer) -> bool:
         """Are the gradients of all that it steps measured? Then their norm is known without another look."""
-        self.of(optimizer)
-        return "param_grad" in self.kinds and self.plans[optimizer][0] == len(self.plans[optimizer][1])
-
-    def sharded(self, optimizer: Optimizer) -> bool:
-        return any(is_sharded(parameter) for _, parameter in self.of(optimizer))
+        plan = self.of(optimizer)
+        return "param_grad" in self.kinds and plan.size == len(plan.named)
 
     def before(self, optimizer: Optimizer) -> None:
         self.written.clear()
+        named = self.of(optimizer).named
         if "param" in self.kinds:
-            named = self.of(optimizer)
             self.measure.put_all(self._rows("param", named), [parameter for _, parameter in named])
         if "update" in self.kinds:
-            for name, parameter in self.of(optimizer):
+            for name, parameter in named:
                 if parameter.numel():
                     self.old[name] = self._sample(name, parameter).clone()
 
@@ -65,9 +71,9 @@ class Parameters:
         for table, start, stop in self.written:
             table.forget(start, stop)
         begun = {table: (len(table.entries), table.used) for table in self.measure.tables.values()}
-        named = [(name, parameter) for name, parameter in self.of(optimizer) if parameter.grad is not None]
-        grads = [grad for _, parameter in named if (grad := parameter.grad) is not None]
-        self.measure.put_all(self._rows("param_grad", named), grads)
+        row = self.measure.row
+        grads = [(row("param_grad", name), p.grad) for name, p in self.of(optimizer).named if p.grad is not None]
+        self.measure.put_all([row for row, _ in grads], [grad for _, grad in grads])
         scale = getattr(optimizer, "grad_scale", None)
         self.written = []
         for table in self.measure.tables.values():
@@ -81,13 +87,13 @@ class Parameters:
         return [row(kind, name) for name, _ in named]
 
     def after(self, optimizer: Optimizer) -> None:
-        changed: Named = [(name, parameter) for name, parameter in self.of(optimizer) if name in self.old]
+        changed: Named = [(name, parameter) for name, parameter in self.of(optimizer).named if name in self.old]
         old = [self.old.pop(name) for name, _ in changed]
         new = [self._sample(name, parameter) for name, parameter in changed]
         self.measure.put_all(self._rows("update", changed), [a - b for a, b in zip(new, old, strict=True)])
         self.measure.put_all(self._rows("_old", changed), old)
         if "state" in self.kinds:
-            for name, parameter in self.of(optimizer):
+            for name, parameter in self.of(optimizer).named:
                 self._state(name, optimizer.state.get(parameter, {}))
 
     def _state(self, name: str, state: Mapping[str, Any]) -> None:

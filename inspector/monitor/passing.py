@@ -36,7 +36,7 @@ class Passing:
         self.gradients = Gradients()
         self.seen: dict[int, tuple[Any, int, Place]] = {}  # id of a tensor -> it, its version, where its numbers are
         self.names: dict[tuple[str, Leaf], str] = {}
-        self.rows: dict[tuple[str, Leaf], int] = {}
+        self.rows: dict[str | tuple[str, Leaf], int] = {}
         self.trained_in_mode = False
 
     def begin_step(self) -> None:
@@ -84,31 +84,34 @@ class Passing:
             self.gradients.watch(frame, output, "grad", self._arrive)
 
     def _outputs(self, frame: Frame, output: Any) -> None:
-        rows: list[int] = []
-        places: list[Place] = []
-        for leaf, tensor in (((), output),) if isinstance(output, Tensor) else walk(output):
-            row = self._row(frame.path, leaf)
-            place = self._output(row, tensor)
+        if isinstance(output, Tensor):
+            row = self.rows.get(frame.path, -1)
+            row = row if row >= 0 else self._row(frame.path, ())
+            place = self._output(frame.module, row, output)
             if place is not None:
-                rows.append(row)
-                places.append(place)
-                if self.measure.sampling:
-                    self.measure.types[row] = type(frame.module)
-                    self.measure.units.look(frame.module, row, tensor, place)
+                self.measure.calls.append(Call([row], [place], frame.scratch))
+            return
+        found = [(row := self._row(frame.path, leaf), self._output(frame.module, row, part)) for leaf, part in walk(output)]
+        rows, places = [row for row, place in found if place], [place for _, place in found if place]
         self.measure.calls.append(Call(rows, places, frame.scratch))
 
-    def _output(self, row: int, tensor: Tensor) -> Place | None:
-        known = self._known(tensor)
-        if known is not None and known.n:
-            known.table.alias(row, known)
-            return known
-        return self._remember(tensor, self.measure.put_row(row, tensor))
+    def _output(self, module: nn.Module, row: int, tensor: Tensor) -> Place | None:
+        place = self._known(tensor)
+        if place is not None and place.n:
+            place.table.alias(row, place)
+        else:
+            place = self._remember(tensor, self.measure.put_row(row, tensor))
+        if place is not None and self.measure.sampling:
+            self.measure.types[row] = type(module)
+            self.measure.units.look(module, row, tensor, place)
+        return place
 
     def _row(self, path: str, leaf: Leaf) -> int:
-        row = self.rows.get((path, leaf))
-        if row is None:
-            row = self.rows[path, leaf] = self.measure.row("output", self._name(path, leaf))
-        return row
+        """The row of an output; those of whole outputs are found by their path alone."""
+        key = (path, leaf) if leaf else path
+        if key not in self.rows:
+            self.rows[key] = self.measure.row("output", self._name(path, leaf))
+        return self.rows[key]
 
     def _arrive(self, frame: Frame, kind: str, leaf: Leaf, grad: Tensor) -> None:
         self.guard(self.measure.put, kind, self._name(frame.path, leaf), grad)

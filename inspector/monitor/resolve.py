@@ -210,9 +210,7 @@ def _births(step: Step, measure: Measure) -> dict[int, float]:
     if not any(b.any() for b in bad.values()):
         return births
     for call in step.calls:
-        broken = [
-            row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.table.device][place.slot]
-        ]
+        broken = [row for row, place in zip(call.rows, call.outputs, strict=True) if bad[place.table.device][place.slot]]
         given = any(bad[place.table.device][place.slot] for place in call.inputs)
         for row in broken:
             births[row] = max(births.get(row, 0.0), float(not given))

@@ -143,7 +143,7 @@ class Session:
         if optimizer not in self.told:
             self.told.add(optimizer)
             stepped = self.book.memory.meta.get("stepped", [])
-            self.book.about({"stepped": [*stepped, *(name for name, _ in self.parameters.of(optimizer))]})
+            self.book.about({"stepped": [*stepped, *(name for name, _ in self.parameters.of(optimizer).named)]})
 
     def _applied(self, optimizer: Optimizer) -> None:
         step = self.boundary.label
@@ -155,7 +155,7 @@ class Session:
             elif self.boundary.alone and self.parameters.covers(optimizer):
                 self.covered.add(step)
                 return  # the norm follows from what was measured
-        if self.parameters.sharded(optimizer):
+        if self.parameters.of(optimizer).sharded:
             return  # the norm of a part is no norm
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.watch.look(step, gradients, scale, overflowed)
@@ -214,9 +214,9 @@ class Session:
             self.schedule.alert(step)  # over several ranks, only step numbers may decide what is due
 
     def _time_to_look(self) -> bool:
-        """Rules look at every measured step, or at every fifth where each step is measured; at once when alarmed."""
+        """Rules look at every measured step, or at every tenth where each step is measured; at once when alarmed."""
         alarmed = self.book.alarmed or self.schedule.alert_until >= self.boundary.count
-        return alarmed or self.book.unlooked >= 5 or self.schedule.interval >= 5
+        return alarmed or self.book.unlooked >= 10 or self.schedule.interval >= 5
 
     def _finish(self) -> None:
         self.catch_up()

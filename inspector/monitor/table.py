@@ -19,9 +19,10 @@ from inspector.monitor.arrival import Array, Arrival
 SUM, SQUARE, LOW, HIGH, SHIFT = range(5)
 SAMPLE = 1024  # elements a sampled statistic looks at; small tensors are seen whole
 _PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
+_OWN = (Tensor, torch.nn.Parameter)
 _LIMIT = 65536  # slots in one step: a loop that never steps an optimizer must not take memory without end
 
-Entry = tuple[int, int, int, bool]  # row (negative: forgotten), slot that holds its numbers, elements, shifted before squaring
+Entry = tuple[int, int, int, bool]  # row (negative: forgotten), slot of its numbers, elements, shifted before squaring
 
 
 class Place(NamedTuple):
@@ -62,7 +63,7 @@ class Table:
         self.sampled: list[tuple[int, int]] = []
         self.extras: list[tuple[Callable[[Array], None], Tensor]] = []
 
-    def write(self, row: int, value: Tensor, *, careful: bool = False, sample: bool = False) -> Place | None:
+    def write(self, row: int, value: Tensor, careful: bool = False, sample: bool = False) -> Place | None:
         """Reduce a flat real tensor into a new slot; None where none is left.
 
         careful: subtract the first element before squaring, for values whose mean is far larger than their spread.
@@ -88,12 +89,12 @@ class Table:
         self.entries.append((row, slot, n, careful))
         return Place(self, slot, n, careful)
 
-    def write_all(self, rows: Sequence[int], values: Sequence[Tensor], *, sample: bool = False) -> None:
-        """Reduce flat tensors of one type and length, at most SAMPLE elements long, in one go; always the careful way."""
-        first, count, n = self._take(len(rows)), len(rows), values[0].numel()
+    def write_all(self, rows: Sequence[int], values: Tensor, sample: bool = False) -> None:
+        """Reduce each line of a matrix, of at most SAMPLE columns, in one go; always the careful way."""
+        first, (count, n) = self._take(len(rows)), values.shape
         if first < 0:
             return
-        wide = torch.stack(tuple(values)).float()
+        wide = values.float()
         total, square, low, high, shift = self.numbers[first : first + count].unbind(1)
         torch.aminmax(wide, dim=1, out=(low, high))
         shift.copy_(wide[:, 0])
@@ -145,7 +146,7 @@ class Table:
 
     def _take(self, count: int = 1) -> int:
         slot = self.used
-        if slot + count > len(self.views):
+        if slot + count > len(self.views):  # the lists of views are made once, and again when the table grows
             if slot + count > _LIMIT:
                 return -1
             while slot + count > len(self.numbers):
@@ -184,10 +185,15 @@ def flat(tensor: Tensor) -> Tensor | None:
 
     Of a sharded tensor the local part; of a sparse gradient the stored values; of complex numbers the magnitudes.
     """
-    if type(tensor) in (Tensor, torch.nn.Parameter) and tensor.dtype in _PLAIN and tensor.layout is torch.strided:
-        if tensor.is_contiguous() and tensor.numel() and not (tensor.is_meta or tensor.is_nested):
-            return tensor.detach().view(-1)
+    if is_plain(tensor) and tensor.is_contiguous() and tensor.numel():
+        return tensor.detach().view(-1)
     return _awkward(local(tensor.detach()))
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Real numbers that are there, in the usual layout, of no subclass that may mean something else."""
+    usual = type(tensor) in _OWN and tensor.dtype in _PLAIN and tensor.layout is torch.strided
+    return usual and not (tensor.is_nested or tensor.is_meta)
 
 
 def _awkward(tensor: Tensor) -> Tensor | None:

@@ -28,24 +28,22 @@ class Watch:
         self.recent: deque[float] = deque(maxlen=64)
 
     def look(self, step: int, gradients: Sequence[Tensor], scale: Tensor | None, found_inf: Tensor | None) -> None:
-        values = [local(g.detach()) for g in gradients if g.layout == torch.strided]
-        if not values:
+        norm = total_norm(gradients)
+        if norm is None:
             return
-        home = values[0].device
-        norms = [n.to(home, torch.float32, non_blocking=True) for n in torch._foreach_norm(values)]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
-        skipped = torch.zeros_like(norm) if found_inf is None else found_inf.detach().to(norm).reshape(())
         if scale is not None:
             norm = norm / torch.as_tensor(scale).to(norm)
-        self.under_way.append((step, Arrival(torch.stack([norm, skipped]))))
+        if found_inf is not None:
+            norm = torch.stack([norm, found_inf.detach().to(norm).reshape(())])
+        self.under_way.append((step, Arrival(norm)))
 
     def read(self, *, wait: bool = False) -> list[tuple[int, float, bool]]:
         """What has arrived since the last call, or all that is under way."""
         arrived = []
         while self.under_way and (wait or self.under_way[0][1].ready):
             step, numbers = self.under_way.popleft()
-            norm, skipped = numbers.numpy().tolist()
-            arrived.append((step, norm, skipped > 0))
+            norm, *skipped = numbers.numpy().ravel().tolist()
+            arrived.append((step, norm, any(skipped)))
         return arrived
 
     def jumped(self, norm: float) -> bool:
@@ -55,3 +53,29 @@ class Watch:
         if math.isfinite(norm):
             self.recent.append(norm)
         return jumped
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor | None:
+    """The norm of all of them as one number on the device of the first; None where there is none to speak of."""
+    values = [g if type(g) is Tensor and not g.requires_grad else local(g.detach()) for g in gradients]
+    values = [value for value in values if value.layout is torch.strided]
+    if not values:
+        return None
+    norms = [torch.stack(torch._foreach_norm(group, dtype=_wide(group[0]))) for group in _alike(values)]
+    home = norms[0].device
+    parts = [norm.to(home, torch.float32, non_blocking=True) for norm in norms]
+    total: Tensor = torch.linalg.vector_norm(parts[0] if len(parts) == 1 else torch.cat(parts))
+    return total
+
+
+def _alike(values: list[Tensor]) -> list[list[Tensor]]:
+    """By type and device, which is what a foreach function can take at once."""
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for value in values:
+        groups.setdefault((value.dtype, value.device), []).append(value)
+    return list(groups.values())
+
+
+def _wide(value: Tensor) -> torch.dtype | None:
+    """Norms of half types are taken in float32."""
+    return torch.float32 if value.dtype in (torch.float16, torch.bfloat16) else None

@@ -14,6 +14,7 @@ import numpy as np
 from inspector.records.html import as_html
 
 Column = np.ndarray[Any, np.dtype[Any]]
+Columns = dict[tuple[str, str], list[int]]
 
 
 class Series(NamedTuple):
@@ -41,7 +42,7 @@ class Stats(Mapping[str, Column]):
     """A long table of equally long columns: step, kind, name, statistic, value. ``stats["value"]`` is a numpy array."""
 
     COLUMNS = ("step", "kind", "name", "statistic", "value")
-    _columns: tuple[int, dict[tuple[str, str], list[int]]] | None = None
+    _columns: Columns | None = None
 
     def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
         given = columns or {}
@@ -57,10 +58,12 @@ class Stats(Mapping[str, Column]):
         self.present[at, columns_at] = True
 
     @classmethod
-    def dense(cls, steps: Any, series: Sequence[Series], values: Column, present: Column) -> Self:
-        """From a block: steps (S,), values and present (S, series)."""
+    def dense(
+        cls, steps: Any, series: Sequence[Series], values: Column, present: Column, columns: Columns | None = None
+    ) -> Self:
+        """From a block: steps (S,), values and present (S, series). columns: where each kind and statistic is, if known."""
         stats = cls.__new__(cls)
-        stats.steps, stats.series = np.asarray(steps, dtype=np.int64), list(series)
+        stats.steps, stats.series, stats._columns = np.asarray(steps, dtype=np.int64), list(series), columns
         stats.cells, stats.present = values, present
         return stats
 
@@ -147,14 +150,13 @@ class Stats(Mapping[str, Column]):
         steps, some = self.steps, present.any(axis=0)
         return Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
 
-    def _index(self) -> dict[tuple[str, str], list[int]]:
+    def _index(self) -> Columns:
         """The columns of each kind and statistic; made when first asked for, since rules ask often."""
-        if self._columns is None or self._columns[0] != len(self.series):
-            found: dict[tuple[str, str], list[int]] = {}
+        if self._columns is None:
+            self._columns = {}
             for i, (kind, _, statistic) in enumerate(self.series):
-                found.setdefault((kind, statistic), []).append(i)
-            self._columns = (len(self.series), found)
-        return self._columns[1]
+                self._columns.setdefault((kind, statistic), []).append(i)
+        return self._columns
 
     def line(self, kind: str, name: str, statistic: str) -> tuple[Column, Column]:
         """(steps, values) of one series; two empty arrays where there is none."""
