@@ -1,4 +1,5 @@
-"""What a run costs, counted below autograd where no fused layer can hide it: multiply-adds, and bytes kept for backward.
+"""What a run costs, counted below autograd where no fused layer can hide it: multiply-adds, bytes kept for backward, and
+the most memory in use at one time.
 
 Every operation that the run dispatches is seen; one without a formula adds nothing and is named, so that a total is
 known to be whole or a lower bound.
@@ -6,6 +7,7 @@ known to be whole or a lower bound.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from inspector.tensors import nbytes
+from inspector.tensors import nbytes, walk
 
 # Operations that only move or make numbers; which ones are views PyTorch knows.
 _MOVES = """clone copy_ _to_copy empty empty_like empty_strided new_empty zeros zeros_like new_zeros ones ones_like new_ones
@@ -80,6 +82,52 @@ _OWN: dict[str, Callable[..., int]] = {  # what PyTorch's own table of formulas 
     "dot": lambda out, a, b: a.numel(),
     "vdot": lambda out, a, b: a.numel(),
 }
+
+
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped
+    """While open, ``peak`` is the most bytes that tensors made inside have held at one time; what was there before, and
+    what an operation uses inside itself, do not count. The same on every machine."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._held: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if not func.is_view:  # a view looks into memory that is held or was there before
+            for _, tensor in walk(output):
+                self._hold(tensor, func._schema.is_mutable)
+        return output
+
+    def _hold(self, tensor: Tensor, changed: bool) -> None:
+        place = _storage(tensor)
+        if place < 0 or place in self._held or changed:
+            return
+        storage = tensor.untyped_storage()
+        self._held[place] = storage.nbytes()
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, place).atexit = False
+
+    def _free(self, place: int) -> None:
+        self.live -= self._held.pop(place, 0)
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
+    """A list that holds, once the block is over, the most bytes that it used at one time: of an accelerator by its own
+    account, on the CPU those of tensors."""
+    found: list[int] = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield found
+        found.append(torch.cuda.max_memory_allocated(device) - before)
+        return
+    with PeakMemory() as mode:
+        yield found
+    found.append(mode.peak)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def test_the_unit_of_a_map_does_not_count(name):
 def test_the_same_scores_whether_many_steps_share_a_pass_or_none(monkeypatch):
     model, attribution = pixels()
     together = {name: one(METRICS[name](model, attribution)) for name in ALONE}
-    monkeypatch.setattr(forward, "EXAMPLES", 1)
+    monkeypatch.setattr(forward, "ON_CPU", (1, 1))
     for name in ALONE:
         torch.testing.assert_close(one(METRICS[name](model, attribution)), together[name])
 
@@ -99,7 +99,41 @@ def test_a_deletion_curve_of_one_pixel_steps_is_a_few_passes():
     passes = []
     model.register_forward_hook(lambda *_: passes.append(1))
     METRICS["deletion"](model, attribution, steps=30)
-    assert len(passes) == 1
+    assert len(passes) <= 3  # of 31 steps; the first are to find out how many examples fit
+
+
+def test_a_step_that_changes_nothing_is_not_run_again():
+    model, attribution = pixels()
+    x = attribution.samples.inputs * (torch.arange(30).reshape(6, 5) < 3)  # 27 of 30 pixels are zero in both channels
+    examples = []
+    handle = model.register_forward_hook(lambda _, inputs, __: examples.append(len(inputs[0])))
+    curve = METRICS["deletion"](model, replace(attribution, samples=Samples(x)), steps=30, baseline="zero")
+    handle.remove()
+    assert sum(examples) <= 4 * N + 2 * N
+    case = slow.Case(model, replace(attribution, samples=Samples(x)), x, (2, 3), torch.zeros_like(x))
+    torch.testing.assert_close(curve.y.double(), torch.from_numpy(slow.removal_curve(case, 30)), atol=1e-5, rtol=1e-4)
+
+
+class Views(nn.Module):
+    """Takes a view that only one layout allows, or reads memory in the order that only one layout has."""
+
+    def __init__(self, strided=False):
+        super().__init__()
+        self.conv, self.strided = nn.Conv2d(2, 4, 3), strided
+
+    def forward(self, x):
+        if self.strided:
+            return torch.as_strided(x, (len(x), 3), (120, 1))
+        return self.conv(x).view(len(x), -1)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_a_model_that_needs_its_images_in_one_layout_gets_them_so(strided):
+    model, x = Views(strided).eval(), torch.randn(N, 2, 12, 5)
+    attribution = made(torch.randn(N, 2, 12, 5), Samples(x), (2, 3))
+    curve = METRICS["deletion"](model, attribution, steps=60)
+    case = slow.Case(model, attribution, x, (2, 3), x.mean((0, 2, 3), keepdim=True).expand_as(x))
+    torch.testing.assert_close(curve.y.double(), torch.from_numpy(slow.removal_curve(case, 60)), atol=1e-5, rtol=1e-4)
 
 
 def test_ties_are_broken_the_same_way_for_every_map_and_not_from_the_top_left():
@@ -113,7 +147,7 @@ def test_the_channels_of_a_pixel_go_together():
     laid = surface(attribution)
     keep = torch.rand(3, N, 30) > 0.5
     base = base_tensors(model, laid, -99.0)
-    gone = laid.changed(keep, base) == -99
+    gone = laid.changed(keep.flatten(0, 1), torch.arange(N).repeat(3), base) == -99
     assert torch.equal(gone[:, 0], gone[:, 1])
     assert torch.equal(gone[:, 0].reshape(3, N, 30), ~keep)
 
@@ -300,7 +334,8 @@ def test_every_baseline_leaves_what_is_kept_alone(baseline):
     model, attribution = pixels()
     laid = surface(attribution)
     keep = torch.rand(2, N, 30) > 0.5
-    changed = laid.changed(keep, base_tensors(model, laid, baseline)).reshape(2, N, 2, 30)
+    rows, base = torch.arange(N).repeat(2), base_tensors(model, laid, baseline)
+    changed = laid.changed(keep.flatten(0, 1), rows, base).reshape(2, N, 2, 30)
     there = keep[:, :, None].expand(-1, -1, 2, -1)
     assert torch.equal(changed[there], attribution.samples.inputs.reshape(N, 2, 30).expand(2, -1, -1, -1)[there])
     assert not torch.equal(changed[~there], attribution.samples.inputs.reshape(N, 2, 30).expand(2, -1, -1, -1)[~there])

@@ -44,7 +44,9 @@ def _same_random_state(model: nn.Module, seed: int) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed also writes a stack trace for each device not yet in use
+            for device in cuda:
+                torch.cuda.default_generators[device].manual_seed(seed)
             np.random.seed(seed % 2**32)
             random.seed(seed)
             yield

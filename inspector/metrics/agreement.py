@@ -31,12 +31,23 @@ def agreement(attributions: Mapping[str, Attribution]) -> dict[str, Tensor]:
 def spearman_rows(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
     """(batch,) rank correlation over the valid positions; equals share their mean rank. Of two constant maps 1, of one
     constant map and another 0."""
-    ranks = [_centred_ranks(values, valid) for values in (first, second)]
-    power = [rank.square().sum(1) for rank in ranks]
-    found = (ranks[0] * ranks[1]).sum(1) / (power[0] * power[1]).sqrt()
+    return correlation_of_ranks(centred_ranks(first, valid), centred_ranks(second, valid))
+
+
+def centred_ranks(values: Tensor, valid: Tensor) -> Tensor:
+    """(batch, positions) ranks minus their mean, 0 at padding; NaN throughout for a map that holds a NaN or Inf."""
+    ranks = mid_ranks(values.double().masked_fill(~valid, torch.inf))
+    mean = (ranks * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True)
+    return ((ranks - mean) * valid).masked_fill(_broken(values, valid)[:, None], torch.nan)
+
+
+def correlation_of_ranks(first: Tensor, second: Tensor) -> Tensor:
+    """(batch,) of centred ranks."""
+    power = [ranks.square().sum(1) for ranks in (first, second)]
+    found = (first * second).sum(1) / (power[0] * power[1]).sqrt()
     constant = [p == 0 for p in power]
     found = torch.where(constant[0] ^ constant[1], 0.0, torch.where(constant[0] & constant[1], 1.0, found))
-    return found.clamp(-1, 1).masked_fill(_broken(first, valid) | _broken(second, valid), torch.nan)
+    return found.clamp(-1, 1).masked_fill(power[0].isnan() | power[1].isnan(), torch.nan)
 
 
 def top_k_rows(first: Tensor, second: Tensor, valid: Tensor, share: float = TOP) -> Tensor:
@@ -55,12 +66,6 @@ def sign_rows(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
 
 
 AGREEMENT: dict[str, Rows] = {"spearman": spearman_rows, "top_k": top_k_rows, "sign": sign_rows}
-
-
-def _centred_ranks(values: Tensor, valid: Tensor) -> Tensor:
-    ranks = mid_ranks(values.double().masked_fill(~valid, torch.inf))
-    mean = (ranks * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True)
-    return (ranks - mean) * valid
 
 
 def _broken(values: Tensor, valid: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from inspector.attribution import METHODS
 from inspector.attribution.untouched import untouched
+from inspector.counting import peak_memory
 from inspector.metrics.agreement import agreement
 from inspector.metrics.caveats import caveats
 from inspector.metrics.controls import controls
@@ -21,7 +24,7 @@ from inspector.metrics.surface import Surface, surface
 from inspector.metrics.table import Metric, chosen
 from inspector.provenance import provenance
 from inspector.records import Attribution, Comparison, Cost, Samples, as_samples
-from inspector.tensors import shape_text
+from inspector.tensors import shape_text, walk
 
 METHODS_BY_DEFAULT = ("saliency", "input_x_gradient", "integrated_gradients", "grad_cam")
 Progress = bool | None | Callable[[int, int, str], None]
@@ -159,19 +162,21 @@ def _check_evidence(samples: Samples, rows: Mapping[str, Metric]) -> None:
 def _explained(
     model: nn.Module, samples: Samples, target: Any, explain: Mapping[str, Explain], tick: Callable[[str], None]
 ) -> tuple[dict[str, Attribution], list[str]]:
-    """The attributions, and what their methods warned of."""
-    made, said = {}, []
+    """The attributions with their cost, memory too, and what their methods warned of."""
+    made, said, device = {}, [], next((t.device for _, t in walk(samples.inputs)), torch.device("cpu"))
     for label, ask in explain.items():
         tick(label)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                made[label] = ask(model, samples, target)
+                with peak_memory(device) as peak:
+                    found = ask(model, samples, target)
             except Exception as error:
                 error.add_note(
                     f"while {label!r} was explaining for the comparison; leave it out of methods=... or correct it"
                 )
                 raise
+        made[label] = replace(found, cost=found.cost._replace(peak_bytes=peak[0]))
         said += [_labelled(label, str(warning.message)) for warning in caught]
     return made, said
 

@@ -85,10 +85,14 @@ def threshold_areas(weight: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tenso
 
 def mid_ranks(values: Tensor) -> Tensor:
     """(batch, n) ranks from 1 in ascending order; equals share the mean of their ranks."""
-    ordered = values.sort(1).values
-    below = torch.searchsorted(ordered, values.contiguous())
-    not_above = torch.searchsorted(ordered, values.contiguous(), right=True)
-    return (below + not_above + 1).double() / 2
+    ordered, order = values.sort(1)
+    place = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    edge = torch.ones_like(order[:, :1], dtype=torch.bool)
+    differs = ordered[:, 1:] != ordered[:, :-1]
+    first = torch.where(torch.cat([edge, differs], 1), place, 0).cummax(1).values
+    last = torch.where(torch.cat([differs, edge], 1), place, place.shape[1]).flip(1).cummin(1).values.flip(1)
+    mean = (first + last + 2).double() / 2
+    return torch.empty_like(mean).scatter_(1, order, mean)
 
 
 def _area(attribution: Attribution, which: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.attribution import METHODS, attribute
-from inspector.metrics.forward import asked, copies_at_once, repeat
+from inspector.metrics.forward import asked, by_batch, examples_at_once, repeat
 from inspector.records import Attribution, Samples
 from inspector.tensors import rebuild, walk
 
@@ -50,8 +50,7 @@ def explainer(size: int, *, baselines: Any = None, **options: Any) -> Explain:
 def explain_copies(model: nn.Module, attribution: Attribution, inputs: list[Any], explain: Explain) -> list[Tensor]:
     """(batch, values) maps of several changed inputs, as many in one call as fit: they share the explainer's batch axis."""
     size, samples = len(attribution.samples), attribution.samples
-    alone = callable(attribution.target) and not isinstance(attribution.target, Tensor)
-    at_once = 1 if alone else max(1, copies_at_once(samples.inputs, size) // 4)
+    at_once = 1 if by_batch(attribution) else max(1, examples_at_once(samples.inputs) // (4 * size))
     found: list[Tensor] = []
     for start in range(0, len(inputs), at_once):
         some = inputs[start : start + at_once]

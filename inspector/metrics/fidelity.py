@@ -101,7 +101,8 @@ def _foretold_and_fall(
 ) -> tuple[Tensor, Tensor]:
     """(draws, batch) twice, in double precision; NaN for maps that hold one."""
     keep = torch.cat([torch.zeros_like(removed[:1]), removed]).logical_not()
-    y = masked_outputs(model, attribution, laid, keep, base_tensors(model, laid, baseline)).double()
+    base = base_tensors(model, laid, baseline)
+    y = masked_outputs(model, attribution, laid, len(keep), keep.__getitem__, base).double()
     foretold = (removed * laid.heat.nan_to_num()).sum(-1)
     return foretold.masked_fill(laid.broken, torch.nan), (y[0] - y[1:]).to(foretold.device)
 

@@ -6,15 +6,19 @@ on one axis; channels of a position go together.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 
 from inspector.attribution.untouched import untouched
 from inspector.metrics.baselines import Baseline, base_tensors
-from inspector.metrics.forward import copies_at_once, outputs
+from inspector.metrics.forward import by_batch, outputs, passes
 from inspector.metrics.surface import Surface, surface
 from inspector.records import Attribution, Curve
+from inspector.tensors import Leaf
 
+Masks = Callable[[slice], Tensor]  # which masks -> (masks, batch, positions), True stays
 STEPS = 20
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the tokens, after DeYoung et al.
 
@@ -30,7 +34,7 @@ def deletion(
     laid = surface(attribution)
     removed, shares = removed_counts(laid, steps)
     rank = laid.rank if _most(order) else laid.count[:, None] - 1 - laid.rank
-    return _curve(model, attribution, laid, rank >= removed[..., None], shares, baseline)
+    return _curve(model, attribution, laid, lambda some: rank >= removed[some, :, None], shares, baseline)
 
 
 def insertion(
@@ -43,7 +47,7 @@ def insertion(
     laid = surface(attribution)
     back, shares = removed_counts(laid, steps)
     rank = laid.rank if _most(order) else laid.count[:, None] - 1 - laid.rank
-    return _curve(model, attribution, laid, rank < back[..., None], shares, baseline)
+    return _curve(model, attribution, laid, lambda some: rank < back[some, :, None], shares, baseline)
 
 
 def deletion_gap(model: nn.Module, attribution: Attribution, *, steps: int = STEPS, baseline: Baseline = "mean") -> Tensor:
@@ -88,28 +92,60 @@ def top_counts(laid: Surface, shares: tuple[float, ...]) -> Tensor:
 
 
 def masked_outputs(
-    model: nn.Module, attribution: Attribution, laid: Surface, keep: Tensor, base: dict[tuple[int | str, ...], Tensor]
+    model: nn.Module, attribution: Attribution, laid: Surface, count: int, masks: Masks, base: dict[Leaf, Tensor]
 ) -> Tensor:
-    """(masks, batch) outputs, on the CPU, with the positions outside ``keep`` (masks, batch, positions) removed; many masks
-    share a pass."""
-    score, size = outputs(model, attribution), len(attribution.samples)
-    at_once = copies_at_once(laid.inputs, size)
+    """(count, batch) outputs, on the CPU, with the positions outside of each mask removed; many masks share a pass.
+
+    A mask that leaves a sample as the one before did, because what it removes is already at its baseline, is not run.
+    """
+    score, size, whole = outputs(model, attribution), len(attribution.samples), by_batch(attribution)
+    ran, found = torch.ones(count, size, dtype=torch.bool), []
     with untouched(model):
-        found = [score(laid.changed(some, base)).reshape(len(some), size) for some in torch.split(keep, at_once)]
-    y = torch.cat(found).cpu()
-    return y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
+        at_once, lay = passes(score, laid.inputs, size, count)
+        at_once = max(1, at_once // size) * size if whole else at_once
+        for some, keep, news in _rounds(laid, count, masks, base, max(1, 8 * at_once // size)):
+            ran[some] = news | whole
+            places, rows = ran[some].nonzero(as_tuple=True)
+            for own, of in zip(torch.split(keep[places, rows], at_once), torch.split(rows, at_once), strict=True):
+                found.append(score(lay(laid.changed(own, of, base)), of))
+    return _filled(torch.cat(found).cpu(), ran)
+
+
+def _rounds(
+    laid: Surface, count: int, masks: Masks, base: dict[Leaf, Tensor], length: int
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Runs of ``length`` masks, so that never all of them are in memory: which, the masks, and for which samples
+    (masks, batch) each changes what the one before left."""
+    matters, before = laid.matters(base), None
+    for start in range(0, count, length):
+        some = slice(start, min(start + length, count))
+        keep = masks(some)
+        last = ~keep[:1] if before is None else before
+        news = ((keep ^ torch.cat([last, keep[:-1]])) & matters).any(-1)
+        if before is None:
+            news[0] = True
+        before = keep[-1:]
+        yield some, keep, news
+
+
+def _filled(y: Tensor, ran: Tensor) -> Tensor:
+    """The outputs of the runs at their places in (masks, batch), each followed by copies of itself until the next one."""
+    whole = torch.empty(ran.shape, dtype=torch.float32 if y.dtype in (torch.float16, torch.bfloat16) else y.dtype)
+    whole[ran] = y.to(whole)
+    latest = torch.where(ran, torch.arange(len(ran))[:, None], 0).cummax(0).values
+    return whole.gather(0, latest)
 
 
 def _curve(
-    model: nn.Module, attribution: Attribution, laid: Surface, keep: Tensor, shares: Tensor, baseline: Baseline
+    model: nn.Module, attribution: Attribution, laid: Surface, masks: Masks, shares: Tensor, baseline: Baseline
 ) -> Curve:
-    y = masked_outputs(model, attribution, laid, keep, base_tensors(model, laid, baseline)).T.contiguous()
+    y = masked_outputs(model, attribution, laid, len(shares), masks, base_tensors(model, laid, baseline)).T.contiguous()
     return Curve(shares.to(y), y.masked_fill(laid.broken[:, None], torch.nan))
 
 
 def _mean_fall(model: nn.Module, attribution: Attribution, laid: Surface, keep: Tensor, baseline: Baseline) -> Tensor:
     whole = torch.cat([torch.ones_like(keep[:1]), keep])
-    y = masked_outputs(model, attribution, laid, whole, base_tensors(model, laid, baseline))
+    y = masked_outputs(model, attribution, laid, len(whole), whole.__getitem__, base_tensors(model, laid, baseline))
     return (y[0] - y[1:]).mean(0).masked_fill(laid.broken, torch.nan)
 
 

@@ -7,14 +7,15 @@ identity and gets its own storage back. Signed maps are compared, because absolu
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from inspector.attribution.untouched import untouched
-from inspector.metrics.agreement import spearman_rows
+from inspector.metrics.agreement import centred_ranks, correlation_of_ranks
 from inspector.metrics.explaining import Explain, again
 from inspector.metrics.forward import asked
 from inspector.metrics.surface import Surface, surface
@@ -33,11 +34,13 @@ def randomization(
     """
     layers = layers_from_the_output(model)
     counts = sorted({round(len(layers) * i / steps) for i in range(1, steps + 1)} - {0})
-    laid, size = surface(attribution), len(attribution.samples)
-    similar = [torch.ones(size, dtype=torch.float64)]
-    for count in counts:
-        new = untrained_map(model, attribution, layers[:count], explain or again(attribution), seed)
-        similar.append(spearman_rows(laid.heat, new.heat, laid.valid).cpu())
+    laid, ask = surface(attribution), explain or again(attribution)
+    before, similar = centred_ranks(laid.heat, laid.valid), [torch.ones(len(laid.heat), dtype=torch.float64)]
+    with untouched(model, seed=seed), untrained(layers) as reset:
+        for start, count in pairwise([0, *counts]):
+            reset(layers[start:count])
+            new = _asked_again(model, attribution, ask)
+            similar.append(correlation_of_ranks(before, centred_ranks(new.heat, laid.valid)).cpu())
     y = torch.stack(similar, dim=1).masked_fill(laid.broken.cpu()[:, None], torch.nan)
     return Curve(torch.tensor([0, *counts], dtype=torch.float64) / len(layers), y)
 
@@ -55,24 +58,32 @@ def untrained_map(
     model: nn.Module, attribution: Attribution, layers: list[nn.Module], explain: Explain, seed: int
 ) -> Surface:
     """The map of the same samples when ``layers`` are untrained."""
-    with untouched(model, seed=seed), untrained(layers), warnings.catch_warnings():
+    with untouched(model, seed=seed), untrained(layers) as reset:
+        reset(layers)
+        return _asked_again(model, attribution, explain)
+
+
+def _asked_again(model: nn.Module, attribution: Attribution, explain: Explain) -> Surface:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an untrained model may break any claim
-        made = explain(model, attribution.samples, asked(attribution))
-    return surface(made)
+        return surface(explain(model, attribution.samples, asked(attribution)))
 
 
 @contextmanager
-def untrained(layers: list[nn.Module]) -> Iterator[None]:
-    """Fresh parameters inside the block: as the layer's own ``reset_parameters`` draws them, or shuffled where it has
-    none. Draws from the global random state, so fix and restore it around this."""
-    own = [tensor for layer in layers for tensor in _own(layer)]
-    before = [(tensor, tensor.data) for tensor in own]
-    try:
-        for tensor, data in before:
-            tensor.data = data.clone()
-        for layer in layers:
+def untrained(layers: list[nn.Module]) -> Iterator[Callable[[list[nn.Module]], None]]:
+    """Gives a function that untrains some of ``layers`` until the block ends: fresh parameters as the layer's own
+    ``reset_parameters`` draws them, or shuffled where it has none. Draws from the global random state, so fix and restore
+    it around this."""
+    before = [(tensor, tensor.data) for layer in layers for tensor in _own(layer)]
+
+    def reset(some: list[nn.Module]) -> None:
+        for layer in some:
+            for tensor in _own(layer):
+                tensor.data = tensor.data.clone()
             _reset(layer)
-        yield
+
+    try:
+        yield reset
     finally:
         for tensor, data in before:
             tensor.data = data

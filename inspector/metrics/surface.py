@@ -65,21 +65,31 @@ class Surface:
         that is the same for every map, because their natural order would favour the top left corner."""
         return descending(self.heat, self.valid)
 
-    def changed(self, keep: Tensor, base: dict[Leaf, Tensor]) -> Any:
-        """Inputs with ``base`` where ``keep`` (copies, batch, positions) is False; padding stays as it is."""
-        rows = (keep | ~self.valid).flatten(0, 1)
-        areas, copies = {area.leaf: area for area in self.areas}, len(keep)
+    def changed(self, keep: Tensor, rows: Tensor, base: dict[Leaf, Tensor]) -> Any:
+        """The inputs of the samples ``rows`` (n,) with ``base`` where ``keep`` (n, positions) is False; padding stays as it
+        is."""
+        kept, areas = keep | ~self.valid[rows], {area.leaf: area for area in self.areas}
 
         def change(leaf: Leaf, tensor: Tensor) -> Tensor:
             if not tensor.dim():
                 return tensor
-            many = tensor.repeat(copies, *[1] * (tensor.dim() - 1))
+            own = rows.to(tensor.device)
             if leaf not in areas:
-                return many
-            other = base[leaf].expand_as(tensor).repeat(copies, *[1] * (tensor.dim() - 1))
-            return torch.where(areas[leaf].spread(rows, tensor).to(tensor.device), many, other)
+                return tensor[own]
+            mask = areas[leaf].spread(kept, tensor).to(tensor.device)
+            return torch.where(mask, tensor[own], base[leaf].expand_as(tensor)[own])
 
         return rebuild(self.inputs, change)
+
+    def matters(self, base: dict[Leaf, Tensor]) -> Tensor:
+        """(batch, positions) True where an input is not already what it would be removed to."""
+        found = []
+        for area in self.areas:
+            tensor = dict(walk(self.inputs))[area.leaf]
+            others = [axis for axis in range(1, tensor.dim()) if axis not in area.axes]
+            other = tensor != base[area.leaf]
+            found.append((other.any(others) if others else other).flatten(1).to(self.valid.device))
+        return torch.cat(found, 1) & self.valid
 
 
 def descending(heat: Tensor, valid: Tensor) -> Tensor:

@@ -17,12 +17,14 @@ from inspector.tensors import parts, shape_text, walk
 
 
 class Cost(NamedTuple):
-    """What an answer took: passes through the model, examples in them, and wall-clock seconds."""
+    """What an answer took: passes through the model, examples in them, wall-clock seconds, and the most bytes in use at
+    one time, which only ``compare`` measures: 0 is not measured."""
 
     forwards: int = 0
     backwards: int = 0
     examples: int = 0
     seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
