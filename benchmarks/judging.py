@@ -1,4 +1,4 @@
-"""Each metric against Quantus and captum.metrics on the reference CNN: CPU and wall seconds, examples, how far values differ.
+"""Each metric against Quantus and captum.metrics on the reference CNN: seconds, examples, how far values differ.
 
     pip install "inspector[demo,bench]" && python benchmarks/judging.py [--samples 16]
 
@@ -95,9 +95,10 @@ def rows(model, samples):
     numbers = (x.numpy(), y.numpy(), heat)
     yield pair("deletion, 1 pixel a step", model, lambda: METRICS["deletion"](model, maps, steps=784, baseline=0.0),
                lambda: pixel_flipping(model, *numbers, step=1))  # fmt: skip
-    untied = replace(maps, values=maps.values + 1e-4 * torch.randn(x.shape))  # zero pixels tie, and each breaks ties its way
+    untied = replace(maps, values=maps.values + 1e-4 * torch.randn(x.shape))  # zeros tie, and each breaks ties its way
+    same = (*numbers[:2], untied.heat[:, None].numpy())
     yield pair("the same to grey", model, lambda: METRICS["deletion"](model, untied, steps=784, baseline=0.3),
-               lambda: pixel_flipping(model, x.numpy(), y.numpy(), untied.heat[:, None].numpy(), step=1, baseline=0.3))  # fmt: skip
+               lambda: pixel_flipping(model, *same, step=1, baseline=0.3))  # fmt: skip
     yield pair("deletion, 28 pixels a step", model, lambda: METRICS["deletion"](model, maps, steps=28, baseline=0.0),
                lambda: pixel_flipping(model, *numbers, step=28))  # fmt: skip
     yield pair("infidelity (captum)", model, lambda: fidelity.infidelity(model, maps, normalize=False, baseline=0.0),

@@ -44,7 +44,7 @@ def _same_random_state(model: nn.Module, seed: int) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=cuda):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed also writes a stack trace for each device not yet in use
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed notes a stack trace too, which takes longer
             for device in cuda:
                 torch.cuda.default_generators[device].manual_seed(seed)
             np.random.seed(seed % 2**32)

@@ -12,7 +12,7 @@ from inspector.attribution.question import Question
 from inspector.attribution.targets import Target
 from inspector.counting import PeakMemory
 from inspector.records import Attribution
-from inspector.tensors import batch_size, rebuild, walk
+from inspector.tensors import rebuild, walk
 
 ON_CPU, ON_DEVICE = (128, 1 << 20), (512, 1 << 23)  # (examples, elements of one input) in one forward pass
 CACHED = 8 << 20  # bytes in use at one time on a CPU; with more a pass leaves its caches and takes up to twice as long
