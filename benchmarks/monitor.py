@@ -1,17 +1,18 @@
 """What does monitoring cost? Paired ratios of step times, beside whether the numbers are right.
 
-    python benchmarks/monitor.py [--rounds 9] [--threads 1] [--only NAME] [--compiled]
+    python benchmarks/monitor.py [--rounds 9] [--threads 1] [--only NAME] [--tools NAME] [--compiled] [--device cuda]
 
 Each round times the plain loop and each monitored loop in turn, so that what else the machine does hits all alike; the
-ratio is the median over the rounds of (monitored / plain in the same round), in CPU time of this thread's process.
-"right" says whether a monitor's gradient norm of one layer is the one that the optimizer applied, under accumulation
-over two micro-batches and clipping; "-" where a tool gives no such number.
+ratio is the median over the rounds of (monitored / plain in the same round): CPU time of this process with one thread,
+time on the wall with several or on a GPU. "right" says whether a tool's gradient norm of one layer is the one that the
+optimizer applied, under accumulation over two micro-batches and clipping; "-" where a tool gives no such number.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import statistics
 import tempfile
 import time
@@ -88,19 +89,25 @@ def lstm() -> Model:
 
 
 MODELS: dict[str, Callable[[], Model]] = {"gpt": gpt, "resnet20": resnet, "mlp": mlp, "lstm": lstm}
-Norms = dict[str, float]  # what a tool says the gradient norm of a parameter is
+
+
+class Norms(dict[str, float]):
+    """What a tool says the gradient norm of a parameter is; ``log`` is what it wants called after each step."""
+
+    log: Callable[[Tensor], object] | None = None
 
 
 @contextmanager
 def nothing(model: nn.Module) -> Iterator[Norms]:
-    yield {}
+    yield Norms()
 
 
 def ours(every: int) -> Callable[[nn.Module], object]:
     @contextmanager
     def monitored(model: nn.Module) -> Iterator[Norms]:
-        norms: Norms = {}
+        norms = Norms()
         with tempfile.TemporaryDirectory() as folder, Monitor(model, every=every, to=Path(folder) / "run") as monitor:
+            norms.log = lambda loss: monitor.log(loss=loss)
             yield norms
             stats = monitor.history.stats
             for name in stats.where(kind="param_grad").unique("name"):
@@ -114,7 +121,7 @@ def ours(every: int) -> Callable[[nn.Module], object]:
 @contextmanager
 def naive(model: nn.Module) -> Iterator[Norms]:
     """Six numbers a tensor, each fetched at once; gradients from hooks on the parameters."""
-    norms: Norms = {}
+    norms = Norms()
     kept: list[float] = []
 
     def six(x: Tensor) -> None:
@@ -151,7 +158,7 @@ def like_composer(model: nn.Module) -> Iterator[Norms]:
                 (x.norm().item(), x.mean().item(), x.max().item(), (x == 0).float().mean().item())
 
     handles = [m.register_forward_hook(hook) for m in model.modules() if not list(m.children())]
-    yield {}
+    yield Norms()
     for handle in handles:
         handle.remove()
 
@@ -169,46 +176,103 @@ def like_underflow(model: nn.Module) -> Iterator[Norms]:
             extremes(value)
 
     handles = [m.register_forward_hook(hook) for m in model.modules()]
-    yield {}
+    yield Norms()
     for handle in handles:
         handle.remove()
 
 
+@contextmanager
+def like_foreach(model: nn.Module) -> Iterator[Norms]:
+    """What many training scripts do by hand: the norms of gradients and weights, all fetched at once after backward."""
+    norms = Norms()
+    parameters = dict(model.named_parameters())
+
+    def log(loss: Tensor) -> None:
+        grads = [p.grad for p in parameters.values() if p.grad is not None]
+        both = torch.stack([*torch._foreach_norm(grads), *torch._foreach_norm(list(parameters.values()))]).tolist()
+        norms.update(zip(parameters, both, strict=False))
+
+    norms.log = log
+    yield norms
+
+
+@contextmanager
+def wandb_watch(model: nn.Module) -> Iterator[Norms]:
+    """wandb.watch(log="all", log_freq=1) in offline mode; the norm is read off the histogram that it logs."""
+    import wandb
+
+    norms = Norms()
+    os.environ["WANDB_SILENT"] = "true"
+    with tempfile.TemporaryDirectory() as folder:
+        run = wandb.init(mode="offline", dir=folder)
+        logged = run._log
+
+        def log(data: dict[str, object], *args: object, **kwargs: object) -> object:
+            for name, value in data.items():
+                if name.startswith("gradients/") and isinstance(value, wandb.Histogram):
+                    middle = [(a + b) / 2 for a, b in itertools.pairwise(value.bins)]
+                    squares = sum(n * x * x for n, x in zip(value.histogram, middle, strict=True))
+                    norms[name.removeprefix("gradients/")] = squares**0.5
+            return logged(data, *args, **kwargs)
+
+        if RIGHT:
+            run._log = log
+        run.watch(model, log="all", log_freq=1)
+        norms.log = lambda loss: run.log({"loss": loss.item()})
+        try:
+            yield norms
+        finally:
+            run.unwatch(model)
+            run.finish()
+
+
+RIGHT: list[str] = []  # names the tool whose numbers are being checked
+
 TOOLS: dict[str, Callable[[nn.Module], object]] = {
     "Monitor every=1": ours(1),
     "Monitor every=10": ours(10),
+    "norms by hand": like_foreach,
     "naive .item()": naive,
+    "wandb.watch": wandb_watch,
     "like composer": like_composer,
     "like HF underflow": like_underflow,
 }
 
 
-def loop(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def loop(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, steps: int, norms: Norms) -> None:
     for _ in range(steps):
         output = model(x)
         loss = F.cross_entropy(output.reshape(-1, output.shape[-1]), y.reshape(-1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if norms.log is not None:
+            norms.log(loss.detach())
 
 
-def ratio(
-    make: Callable[[], Model], tool: Callable[[nn.Module], object], rounds: int, compiled: bool
-) -> tuple[float, float]:
+def clock(given: argparse.Namespace) -> float:
+    if given.device != "cpu":
+        torch.cuda.synchronize()
+    return time.process_time() if given.device == "cpu" and given.threads == 1 else time.perf_counter()
+
+
+def ratio(make: Callable[[], Model], tool: Callable[[nn.Module], object], given: argparse.Namespace) -> tuple[float, float]:
     """(median of monitored / plain, milliseconds of a plain step)."""
-    model, x, y = make()
+    model, x, y = (part.to(given.device) for part in make())
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    run = torch.compile(model) if compiled else model
     ratios, plain = [], []
-    for _ in range(rounds):
+    for _ in range(given.rounds):
         spent = []
         for watching in (nothing, tool):
-            with watching(run):
-                loop(run, x, y, optimizer, 2)
-                begin = time.process_time()
-                loop(run, x, y, optimizer, 10)
-                spent.append(time.process_time() - begin)
-        plain.append(spent[0] / 10)
+            if given.compiled:
+                torch.compiler.reset()  # each is compiled with its own hooks, as a run would be
+            run = torch.compile(model) if given.compiled else model
+            with watching(run) as norms:
+                loop(run, x, y, optimizer, 5, norms)
+                begin = clock(given)
+                loop(run, x, y, optimizer, given.steps, norms)
+                spent.append(clock(given) - begin)
+        plain.append(spent[0] / given.steps)
         ratios.append(spent[1] / spent[0])
     return statistics.median(ratios), 1000 * statistics.median(plain)
 
@@ -217,15 +281,20 @@ def right(tool: Callable[[nn.Module], object]) -> str:
     """Is the norm the one that was applied, under accumulation and clipping?"""
     model, x, y = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    RIGHT.append("on")
     with tool(model) as norms:
         for half in (slice(0, 128), slice(128, 256)):
             (F.cross_entropy(model(x[half]), y[half]) / 2).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.01)
         true = model[0].weight.grad.norm().item()
         optimizer.step()
+        if norms.log is not None:
+            norms.log(torch.zeros(()))
+    RIGHT.clear()
     if "0.weight" not in norms:
         return "-"
-    return "yes" if abs(norms["0.weight"] - true) < 1e-4 * true else f"no ({norms['0.weight'] / true:.2g}x)"
+    near = 0.02 if tool is wandb_watch else 1e-4  # a histogram tells no more
+    return "yes" if abs(norms["0.weight"] - true) < near * true else f"no ({norms['0.weight'] / true:.2g}x)"
 
 
 def size() -> str:
@@ -234,7 +303,7 @@ def size() -> str:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with tempfile.TemporaryDirectory() as folder:
         with Monitor(model, every=1, to=Path(folder) / "run"):
-            loop(model, x, y, optimizer, 100)
+            loop(model, x, y, optimizer, 100, Norms())
         whole = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         return f"{whole / History.load(Path(folder) / 'run').stats.rows:.1f} bytes a value (MLP, every=1, 100 steps)"
 
@@ -242,19 +311,29 @@ def size() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=20, help="steps in each timed stretch")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="models with this in their name")
+    parser.add_argument("--tools", default="", help="tools with this in their name")
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     models = {name: make for name, make in MODELS.items() if given.only in name}
-    tools = dict(list(TOOLS.items())[:1]) if given.compiled else TOOLS
+    tools = {name: tool for name, tool in TOOLS.items() if given.tools in name}
+    where = torch.cuda.get_device_name() if given.device != "cpu" else f"CPU, {given.threads} threads"
+    print(f"{where}, torch {torch.__version__}{', compiled' * given.compiled}")
     print(f"{'':20}" + "".join(f"{name:>12}" for name in models) + f"{'right':>12}")
+    cells: list[tuple[float, float]] = []
     for label, tool in tools.items():
-        cells = [ratio(make, tool, given.rounds, given.compiled) for make in models.values()]
-        print(f"{label:20}" + "".join(f"{r:12.2f}" for r, _ in cells) + f"{right(tool):>12}", flush=True)
-    print(f"{'plain step, ms':20}" + "".join(f"{ms:12.0f}" for _, ms in cells))
+        try:
+            cells = [ratio(make, tool, given) for make in models.values()]
+        except ImportError as error:
+            print(f"{label:20}{error}")
+            continue
+        print(f"{label:20}" + "".join(f"{r:12.3f}" for r, _ in cells) + f"{right(tool):>12}", flush=True)
+    print(f"{'plain step, ms':20}" + "".join(f"{ms:12.1f}" for _, ms in cells))
     print(size())
 
 

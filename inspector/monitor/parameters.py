@@ -107,8 +107,8 @@ class Parameters:
         if value.numel() <= SAMPLE:
             return value
         if name not in self.positions:
-            generator = torch.Generator().manual_seed(value.numel())  # its own, so that the user's stays as it is
-            self.positions[name] = torch.randint(value.numel(), (SAMPLE,), generator=generator).to(value.device)
+            draw = torch.Generator(value.device).manual_seed(value.numel())  # its own, so that the user's stays as it is
+            self.positions[name] = torch.randint(value.numel(), (SAMPLE,), generator=draw, device=value.device)
         return value.index_select(0, self.positions[name])
 
 

@@ -56,13 +56,13 @@ class Watch:
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor | None:
-    """The norm of all of them as one number on the device of the first; None where there is none to speak of."""
+    """The norm of all of them as one number, on a device where some of them are; None where there is none to speak of."""
     values = [g if type(g) is Tensor and not g.requires_grad else local(g.detach()) for g in gradients]
     values = [value for value in values if value.layout is torch.strided]
     if not values:
         return None
     norms = [torch.stack(torch._foreach_norm(group, dtype=_wide(group[0]))) for group in _alike(values)]
-    home = norms[0].device
+    home = next((norm.device for norm in norms if norm.device.type != "cpu"), norms[0].device)  # the host would wait
     parts = [norm.to(home, torch.float32, non_blocking=True) for norm in norms]
     total: Tensor = torch.linalg.vector_norm(parts[0] if len(parts) == 1 else torch.cat(parts))
     return total
