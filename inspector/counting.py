@@ -74,9 +74,16 @@ def _rows(input: Tensor) -> int:
     return input.numel() // max(input.shape[-1], 1)
 
 
+def _attention(output: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> int:
+    """Every query with every key, and the weighted sum of the values; a mask saves nothing."""
+    return query.numel() // max(query.shape[-1], 1) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
 _OWN: dict[str, Callable[..., int]] = {  # what PyTorch's own table of formulas lacks
     "mkldnn_rnn_layer": lambda out, input, w0, w1, *rest, **kw: _recurrent(_rows(input), [w0, w1]),
     "_cudnn_rnn": lambda out, input, weight, *rest, **kw: _recurrent(_rows(input), weight),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_fused_attention_overrideable": _attention,
     "mv": lambda out, matrix, vector: matrix.numel(),
     "addmv": lambda out, bias, matrix, vector, **kw: matrix.numel(),
     "dot": lambda out, a, b: a.numel(),

@@ -24,10 +24,12 @@ from inspector.hooks.eager import eager
 from inspector.hooks.frame import Frame
 from inspector.hooks.select import aliases, names, select, unwrap
 from inspector.hooks.tap import mount
+from inspector.provenance import provenance
 from inspector.records import Row, Samples, Summary
 from inspector.records.summary import Operations
 from inspector.tensors import dtype_text, nbytes, run, shape_text, walk
 
+MOST_READ = 4 * 2**30  # bytes of parameters of which a checksum is made
 Parameters = dict[str, tuple[int, int, str | None]]  # module -> its own numbers, trainable ones, and whom it shares with
 
 
@@ -79,11 +81,18 @@ def _totals(model: nn.Module, rows: list[Row]) -> Summary:
     sizes = [(_numel(p), p.requires_grad) for p in model.parameters()]
     return Summary(
         model=type(unwrap(model)).__name__,
+        extra={"origin": _origin(model)},
         rows=tuple(rows),
         parameters=sum(size for size, _ in sizes),
         trainable=sum(size for size, trainable in sizes if trainable),
         buffers=sum(_numel(b) for b in model.buffers()),
     )
+
+
+def _origin(model: nn.Module) -> dict[str, Any]:
+    """Where the summary comes from; the parameters of a very large model are not read for a look at its structure."""
+    small = sum(nbytes(p) for p in model.parameters() if not is_lazy(p)) <= MOST_READ
+    return provenance(model) if small else provenance(nn.Identity()) | {"class": type(model).__qualname__, "checksum": None}
 
 
 def _structure(model: nn.Module) -> list[Row]:

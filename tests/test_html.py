@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inspector import METHODS, METRICS
-from inspector.records import Coverage, History, Status, Store
+from inspector.records import Coverage, History, Status, Store, Task
 from inspector.records.html import ROWS, as_html
 
 RECORDS = {
@@ -26,6 +26,7 @@ RECORDS = {
     "coverage": lambda: made.store().coverage,
     "samples": lambda: made.image_attribution().samples,
     "summary": made.summarized,
+    "task": lambda: Task(made.image_attribution().samples, made.image_attribution(n=2).samples, "digits", "about them"),
 }
 HOSTILE = "</td></table><script>alert(1)</script><img src=x onerror=alert(1)>"
 

@@ -108,6 +108,36 @@ def test_attention_is_counted_in_every_mode(training, frozen):
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_whose_weights_nobody_asked_for_is_counted_too(training, masked):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).train(training)
+    inputs = {"src": torch.randn(2, 5, 16), "mask": torch.zeros(5, 5, dtype=torch.bool) if masked else None}
+    projections, attention, feed_forward = 10 * 16 * 16 * 4, 2 * 2 * 5 * 5 * 16, 10 * 16 * 32 * 2
+    found = summary(model, inputs, runs=1)
+    assert found.multiply_adds == 2 * (projections + attention + feed_forward)
+    assert not any("attention" in name for name in found.operations.skipped)
+
+
+def test_attention_of_a_models_own_is_counted_by_its_queries_keys_and_values():
+    class Own(nn.Module):
+        def forward(self, query, key, value):
+            return nn.functional.scaled_dot_product_attention(query, key, value)
+
+    inputs = (torch.randn(2, 3, 7, 8), torch.randn(2, 3, 11, 8), torch.randn(2, 3, 11, 8))
+    assert summary(Own(), inputs, runs=1).multiply_adds == 2 * 3 * 7 * 11 * (8 + 8)
+
+
+def test_a_summary_says_of_which_parameters_it_is():
+    model = nn.Linear(2, 2)
+    one = summary(model).extra["origin"]
+    assert {"class", "checksum", "versions"} <= set(one)
+    with torch.no_grad():
+        model.bias.add_(1)
+    assert summary(model).extra["origin"]["checksum"] != one["checksum"]
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "truth"),
     [

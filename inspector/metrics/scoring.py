@@ -47,7 +47,8 @@ def score(
             by_label[label][name] = found.area if isinstance(found, Curve) else found
             if isinstance(found, Curve):
                 curves.setdefault(label, {})[name] = found
-    return Scores(by_label, curves, {name: row.about() for name, row in rows.items()})
+    made_by = dict(next(iter(named.values())).model) | {"seed": seed}
+    return Scores(by_label, curves, {name: row.about() for name, row in rows.items()}, made_by)
 
 
 def labelled(attributions: Any) -> dict[str, Attribution]:

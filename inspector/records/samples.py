@@ -94,7 +94,7 @@ class Samples(Saved):
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Task(Saved):
     """A data set in two halves that share no sample: ``train`` to fit on and ``test`` to judge by."""
 
     train: Samples
@@ -133,6 +133,13 @@ class Task:
             return cls(train, test)
         scale = splitting.scale_of(train.inputs if mask is None else train.inputs[0], train.valid)
         return cls(_scaled(train, *scale), _scaled(test, *scale), standardization=scale)
+
+    def to_tree(self) -> dict[str, Any]:
+        return super().to_tree() | {"train": self.train.to_tree(), "test": self.test.to_tree()}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Self:
+        return cls(**tree | {"train": Samples.from_tree(tree["train"]), "test": Samples.from_tree(tree["test"])})
 
     def __repr__(self) -> str:
         return f"Task({self.name!r}: train {len(self.train)}, test {len(self.test)})"

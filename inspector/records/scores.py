@@ -37,12 +37,13 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
     """``scores[label][metric]`` is a tensor (batch,), one score a sample; NaN where the metric is not defined.
 
     curves[label][metric] holds the curve behind a score that has one. about[metric]: "better" ("high" or "low"), range,
-    paper and notes, from the METRICS table.
+    paper and notes, from the METRICS table. model: class, parameter checksum, seed and versions of what was explained.
     """
 
     by_label: Mapping[str, Mapping[str, Tensor]]
     curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, label: str) -> Mapping[str, Tensor]:
         if label not in self.by_label:

@@ -56,6 +56,7 @@ class Summary(Saved):
 
     multiply_adds, output_bytes, saved_bytes (kept for backward, parameters and buffers apart) and seconds (median of
     whole runs) are None where the model was not run; operations says what the multiply-adds leave out.
+    extra["origin"]: class, parameter checksum and versions of the model.
     """
 
     model: str
