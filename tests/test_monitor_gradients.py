@@ -117,6 +117,7 @@ def test_with_a_closure_the_gradient_is_that_of_this_step_and_not_the_one_before
     assert [norm_of(monitor.history, s) for s in (1, 2, 3, 4)] == pytest.approx(norms, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True")  # torch 2.8, about its own LBFGS
 def test_lbfgs_evaluates_many_times_and_is_one_step():
     model = mlp()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4)

@@ -108,4 +108,11 @@ def test_following_views_keeps_nothing_of_the_model():
 
 def alive_on_a_graph():
     gc.collect()
-    return sum(issubclass(type(o), torch.Tensor) and o.grad_fn is not None for o in gc.get_objects())
+    return sum(issubclass(type(o), torch.Tensor) and on_a_graph(o) for o in gc.get_objects())
+
+
+def on_a_graph(tensor):
+    try:
+        return tensor.grad_fn is not None
+    except RuntimeError:  # torch 2.8 leaves undefined tensors about
+        return False
