@@ -102,11 +102,21 @@ def _print_demo(made: Any, out: Path) -> None:
     for found in made.chapters:
         printing.heading(TITLES[found.name])
         printing.tables([next(tables.assessment(found.assessment)), next(tables.scores(found.comparison.scores))])
-        printing.say(describe(found.assessment), "", describe(found.comparison), "")
+        printing.say(describe(found.assessment), "", *_gist(found.comparison), "")
     if made.folder != out:
         printing.say(f"{out} was there already, so this went into {made.folder}.")
     pictures = len(list(made.folder.glob("*.png")))
     printing.say(f"Look at {made.page}: one page that needs no network. {pictures} pictures lie beside it.")
+
+
+def _gist(found: Comparison) -> list[str]:
+    """The first sentences about a comparison, and how many warnings the page has of it."""
+    from inspector import describe
+
+    told = describe(found).split("\n")
+    agreement = 1 + len(found.scores.metrics)
+    warned = [f"{len(found.warnings)} warnings on the page say what not to believe."] if found.warnings else []
+    return [*told[:2], *told[agreement : agreement + 1], *warned]
 
 
 def summary(

@@ -17,6 +17,7 @@ from inspector import capture, compare, models, report, show
 from inspector.monitor import Monitor
 from inspector.records import Assessment, Comparison, History, Samples, Store, Summary, Task
 from inspector.summary import summary
+from inspector.viz import Figure, plot_attention
 
 SAMPLES = 12  # explained per model; deletion and insertion cost a few hundred runs each
 GRADIENTS = ("saliency", "input_x_gradient", "integrated_gradients")
@@ -44,16 +45,17 @@ class Chapter:
     summary: Summary
     assessment: Assessment
     store: Store
+    closer: Figure
     comparison: Comparison
     training: list[History] = field(default_factory=list)
 
     @property
     def records(self) -> dict[str, Any]:
         """Everything that has a picture, by the name of its file."""
-        pictures = {"assessment": self.assessment, "inside": self.store, "explanations": self.comparison}
-        return {f"{self.name}-{name}": record for name, record in pictures.items()} | {
-            f"{self.name}-training-{history.unit}s": history for history in self.training
-        }
+        trained = {f"training-{history.unit}s": history for history in self.training}
+        found = {"assessment": self.assessment, "inside": self.store, "explanations": self.comparison}
+        pictures = found | {CLOSER[self.name][0]: self.closer} | trained
+        return {f"{self.name}-{name}": record for name, record in pictures.items()}
 
 
 @dataclass
@@ -103,7 +105,7 @@ def chapter(name: str, folder: Path, *, train: bool, tell: Tell) -> Chapter:
 
     comparison = compare(model, few, target=_predicted(model, few), methods=METHODS[name], progress=share)
     tell(0.95, f"{name}: drawing")
-    return Chapter(name, task, structure, assessment, store, comparison, training)
+    return Chapter(name, task, structure, assessment, store, CLOSER[name][1](model, few), comparison, training)
 
 
 def look_inside(model: nn.Module, samples: Samples) -> Store:
@@ -115,18 +117,52 @@ def look_inside(model: nn.Module, samples: Samples) -> Store:
     return store
 
 
+def feature_maps(model: nn.Module, samples: Samples) -> Figure:
+    """What the channels of the first block make of one digit."""
+    with capture(model, "blocks.0.relu") as store:
+        model(samples.inputs)
+    return show(store["blocks.0.relu"])
+
+
+def gates(model: nn.Module, samples: Samples) -> Figure:
+    """What the LSTM lets in, keeps and gives out while it reads one digit."""
+    with capture(model, "lstm", what=("input", "output", "gates")) as store:
+        model(samples.inputs)
+    return show(store["lstm"])
+
+
+def looks(model: nn.Module, samples: Samples) -> Figure:
+    """Where each step looks back to, for one digit."""
+    with capture(model, "softmax") as store:
+        model(samples.inputs)
+    figure = Figure(natural=(6.4, 5.6))
+    plot_attention(store.at("softmax")[0], ax=figure.add_subplot())
+    figure.head(
+        "Attention of the softmax, sample 0", "a row for each step of the LSTM, which looks at all rows of the digit"
+    )
+    figure.foot("Attention says where a layer reads from, not what made the model decide.")
+    return figure
+
+
+CLOSER: dict[str, tuple[str, Callable[[nn.Module, Samples], Figure]]] = {
+    "cnn": ("maps", feature_maps),
+    "lstm": ("gates", gates),
+    "attention": ("weights", looks),
+}
+
+
 def story(found: Chapter) -> list[Any]:
     """The sections of the page."""
     test = len(found.task.test)
     opening = f"# {TITLES[found.name]}\n\nLearned from {found.task.about}; judged on {test} that it never saw."
-    return [opening, found.assessment, found.comparison, found.store, *found.training, found.summary]
+    return [opening, found.assessment, found.comparison, found.store, found.closer, *found.training, found.summary]
 
 
 def draw(found: Chapter, folder: Path) -> list[Path]:
     """One PNG per record."""
     paths = {folder / f"{name}.png": record for name, record in found.records.items()}
     for path, record in paths.items():
-        show(record).savefig(path, dpi=144)
+        (record if isinstance(record, Figure) else show(record)).savefig(path, dpi=144)
     return list(paths)
 
 

@@ -42,7 +42,7 @@ def test_the_demo_writes_pictures_and_a_page_and_says_where_to_look(tmp_path, ca
     assert not left.value.code
     out = capsys.readouterr().out
     names = {path.name for path in (tmp_path / "inspector-demo").iterdir()}
-    assert names == {"cnn-assessment.png", "cnn-inside.png", "cnn-explanations.png", "report.html"}
+    assert names == {*(f"cnn-{name}.png" for name in ("assessment", "inside", "maps", "explanations")), "report.html"}
     assert "inspector-demo/report.html" in out
     assert "integrated_gradients" in out
     assert float(re.search(r"digits +449 +([\d.]+)%", out)[1]) >= 98
