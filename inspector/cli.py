@@ -60,10 +60,22 @@ def _installed(name: str) -> bool:
 def _app() -> typer.Typer:
     globals()["typer"] = import_module("typer")
     app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    app.callback(help="See what a PyTorch network does, and whether its explanation can be believed.")(lambda: None)
+    app.callback(help="See what a PyTorch network does, and whether its explanation can be believed.")(_version)
     for command in (demo, summary, compare, watch, report, methods):
         app.command()(command)
     return app
+
+
+def _version(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version)] = False) -> None:
+    """Before any command."""
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from inspector import __version__
+
+        print(__version__)
+        raise typer.Exit
 
 
 def demo(
@@ -137,11 +149,15 @@ def summary(
     inspector summary my.package:make_model --input batch.npy
     """
     from inspector import printing, terminal
+    from inspector.records import Samples
     from inspector.report import tables
     from inspector.summary import summary as of
 
     network = terminal.model_from(model, weights)
-    found = of(network, terminal.summary_inputs(model, input or [], shape), runs=runs)
+    inputs = terminal.summary_inputs(model, input or [], shape)
+    if inputs is not None:
+        terminal.predicted(network, Samples(inputs))
+    found = of(network, inputs, runs=runs)
     if json:
         return printing.as_json(found.to_dict())
     table, gone = printing.fitted(next(tables.summary(found)), drop=("dtype", "output bytes", "remarks", "time", "output"))
@@ -225,6 +241,8 @@ def watch(
     from inspector import printing, watching
     from inspector.records import History
 
+    if not Path(run).exists():
+        raise FileNotFoundError(f"{run} does not exist; give the folder that a Monitor(to=...) writes to")
     if json:
         return printing.as_json(watching.data(History.load(run)))
     return watching.watch(run, every=every, once=once or not sys.stdout.isatty())

@@ -76,7 +76,7 @@ def demo(names: Iterable[str], *, train: bool = False, out: str | Path = "inspec
     names = list(names)
     unknown = [name for name in names if name not in TITLES]
     if unknown or not names:
-        raise LookupError(f"demo has no {unknown or 'models'}; it has {', '.join(TITLES)} and all")
+        raise LookupError(f"demo has no {', '.join(unknown) or 'models'}; it has {', '.join(TITLES)} and all")
     folder = new_folder(Path(out))
     chapters = []
     for i, name in enumerate(names):

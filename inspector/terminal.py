@@ -5,10 +5,12 @@ Nothing downloads, and no file is read in a way that could run code: weights and
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,14 @@ from torch import Tensor, nn
 from inspector import records
 from inspector.archive import ArchiveError
 from inspector.models import shipped, tasks
-from inspector.tensors import run
+from inspector.tensors import run, walk
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TASKS = ("digits", "digit_rows", "planted_patches", "planted_steps", "planted_words")
 FEW = 12  # samples where none were named
 
 _TASK = re.compile(r"(\w+)(?::(\d+)(?:-(\d+))?)?")
+_SHAPE = re.compile(r"\d+([,x]\d+)*")
 _MODELS = f"{', '.join(shipped.MODELS)}, torchvision:NAME or package.module:factory"
 
 
@@ -36,8 +39,10 @@ def model_from(name: str, weights: str | None = None) -> nn.Module:
     where the factory makes no model, ValueError where the weights do not fit.
     """
     place, _, attribute = name.partition(":")
-    if not attribute and place not in shipped.MODELS:
-        raise LookupError(f"{name!r} is no model; give one of {_MODELS}")
+    if not place or (not attribute and name not in shipped.MODELS):
+        near = difflib.get_close_matches(name, shipped.MODELS, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise LookupError(f"{name!r} is no model; give one of {_MODELS}{hint}")
     model = _made(place, attribute) if attribute else shipped.load(place)
     return (_with_weights(model, weights) if weights else model).eval()
 
@@ -70,19 +75,34 @@ def record_from(path: str) -> Any:
 def _made(place: str, attribute: str) -> nn.Module:
     if place == "torchvision":
         return _torchvision(attribute)
+    made = _found(place, attribute)
+    if not isinstance(made, nn.Module):
+        with saying(f"{place}:{attribute} made no model"):
+            made = made()
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"{place}:{attribute} made a {type(made).__name__}; it must be a torch.nn.Module or make one")
+    return made
+
+
+def _found(place: str, attribute: str) -> Any:
     sys.path.insert(0, "")  # as python -m does, so that a module beside the user is found
     try:
-        made = getattr(import_module(place), attribute)
-    except ModuleNotFoundError as error:
-        raise LookupError(f"{place!r} cannot be imported ({error}); run inspector in the folder that it is in") from error
-    except AttributeError as error:
-        raise LookupError(f"{place!r} has no {attribute!r}") from error
+        with saying(f"{place!r} cannot be imported"):
+            module = import_module(place)
     finally:
         sys.path.remove("")
-    model = made if isinstance(made, nn.Module) else made()
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{place}:{attribute} made a {type(model).__name__}; it must be a torch.nn.Module or make one")
-    return model
+    if not hasattr(module, attribute):
+        raise LookupError(f"{place!r} has no {attribute!r}")
+    return getattr(module, attribute)
+
+
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Whatever is raised inside, after ``what`` went wrong; the user's own code is not ours to blame or to shorten."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _torchvision(name: str) -> nn.Module:
@@ -108,11 +128,29 @@ def _with_weights(model: nn.Module, path: str) -> nn.Module:
 
 def _state(path: str) -> dict[str, Tensor]:
     if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
+        return _loaded(Path(path))
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's own text offers to run the code in the file
+        raise ValueError(
+            f"{path} is no state dict of tensors alone; save one: torch.save(model.state_dict(), path)"
+        ) from error
+    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict):
+        raise TypeError(
+            f"{path} holds a {type(found).__name__}; it must be a state dict: torch.save(model.state_dict(), path)"
+        )
+    return dict(found)
 
-        return load_file(path)
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(found.get("state_dict", found))
+
+def _loaded(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or is truncated ({error})") from error
 
 
 def _own_task(model: str) -> records.Samples:
@@ -132,13 +170,14 @@ def _of_task(name: str, first: str | None, last: str | None) -> records.Samples:
 
 def _read(path: Path, model: str) -> records.Samples:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; give image, .npy or .safetensors files, or a task such as digits:0-7"
-        )
-    if path.suffix == ".npy":
-        return records.Samples(_array(path))
-    if path.suffix == ".safetensors":
-        return records.Samples(_tensors(path))
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give image, .npy or .safetensors files, or a task such as digits:0-7")
+    if path.suffix in (".npy", ".safetensors"):
+        values = _array(path) if path.suffix == ".npy" else _tensors(path)
+        broken = sum(int((~torch.isfinite(tensor)).sum()) for _, tensor in walk(values))
+        if broken:
+            raise ValueError(f"{path} holds {broken:,} values that are NaN or infinite, of which no model can make sense")
+        return records.Samples(values)
     if path.suffix.lower() in IMAGES:
         return records.Samples(_image(path, model)[None])
     raise ValueError(f"{path} is of no kind that can be read: images, .npy and .safetensors can")
@@ -147,15 +186,16 @@ def _read(path: Path, model: str) -> records.Samples:
 def _array(path: Path) -> Tensor:
     import numpy as np
 
-    array = np.load(path, allow_pickle=False)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is no array of numbers; pickled arrays are not read") from error
     return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
 
 
 def _tensors(path: Path) -> Any:
     """One tensor alone, several by keyword."""
-    from safetensors.torch import load_file
-
-    found = load_file(str(path))
+    found = _loaded(path)
     return next(iter(found.values())) if len(found) == 1 else found
 
 
@@ -197,14 +237,16 @@ def _kind(path: str) -> str:
 def summary_inputs(model: str, sources: Sequence[str], shape: str) -> Any:
     """What a summary runs the model on: numbers of a shape, the given files, or None where there is nothing to go by."""
     if shape:
-        sizes = [int(size) for size in re.split(r"[,x ]+", shape.strip())]
+        if not _SHAPE.fullmatch(shape):
+            raise ValueError(f"--shape {shape} is no shape; give sizes, the batch first, such as 1,3,224,224")
+        sizes = [int(size) for size in re.split("[,x]", shape)]
         return torch.randn(sizes, generator=torch.Generator().manual_seed(0))
     return samples_from(sources, model).inputs if sources or model in shipped.MODELS else None
 
 
 def predicted(model: nn.Module, samples: records.Samples) -> Tensor | None:
     """The class that the model says for each sample; None where its output is no table of class scores."""
-    with torch.no_grad():
+    with torch.no_grad(), saying(f"{type(model).__name__} cannot run on the inputs"):
         output = run(model, samples.inputs)
     return output.argmax(1) if isinstance(output, Tensor) and output.dim() == 2 else None
 

@@ -64,7 +64,15 @@ def test_a_wrong_call_exits_with_2_and_says_how_to_call(inspect, arguments):
         (["compare", "torchvision:resnet18"], "has no samples of its own"),
         (["report", "nope.safetensors"], "nope.safetensors does not exist"),
         (["watch", "nope"], "nope"),
-        (["demo", "nope"], "demo has no ['nope']; it has cnn, lstm, attention"),
+        (["demo", "nope"], "demo has no nope; it has cnn, lstm, attention"),
+        (["summary", "cnnn"], "Did you mean 'cnn'?"),
+        (["summary", ":make"], "':make' is no model"),
+        (["summary", "builtins:int"], "builtins:int made a int"),
+        (["summary", "math:sqrt"], "math:sqrt made no model: TypeError"),
+        (["summary", "cnn", "--shape", "a,b"], "--shape a,b is no shape"),
+        (["summary", "cnn", "--shape", "1,1,28"], "CNN cannot run on the inputs"),
+        (["summary", "cnn", "--input", "."], ". is a folder; give image"),
+        (["watch", "nope"], "nope does not exist; give the folder"),
     ],
 )
 def test_an_error_is_one_sentence_without_a_traceback_and_exits_with_1(inspect, arguments, said):
@@ -81,6 +89,36 @@ def test_without_typer_one_line_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == 'inspector: the terminal needs typer; install it: pip install "inspector[demo]"\n'
+
+
+def test_what_is_in_a_file_is_not_taken_on_trust(inspect, tmp_path):
+    for name in ("a.png", "a.npy", "a.safetensors"):
+        (tmp_path / name).write_text("nothing of the kind")
+        code, _, err = inspect("summary", "cnn", "--input", name)
+        assert code == 1
+        assert name in err
+    np.save(tmp_path / "nan.npy", np.full((2, 3), np.nan))
+    assert "6 values that are NaN" in inspect("compare", "cnn", "--input", "nan.npy")[2]
+    torch.save([1, 2], tmp_path / "list.pt")
+    assert "holds a list; it must be a state dict" in inspect("summary", "cnn", "--weights", "list.pt")[2]
+    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
+    assert "no state dict of tensors alone" in inspect("summary", "cnn", "--weights", "whole.pt")[2]
+    (tmp_path / "broken.py").write_text("def make(:\n")
+    assert "'broken' cannot be imported: SyntaxError" in inspect("summary", "broken:make")[2]
+
+
+def test_the_version_is_told(inspect):
+    from inspector import __version__
+
+    assert inspect("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_a_model_of_torchvision_takes_weights_from_a_file(inspect, tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pt")
+    call = ("summary", "torchvision:squeezenet1_1", "--weights", "w.pt", "--shape", "1,3,64,64", "--runs", "1", "--json")
+    assert json.loads(inspect(*call)[1])["parameters"] == 1_235_496
 
 
 def test_summary_is_a_table_or_data(inspect):
