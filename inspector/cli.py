@@ -94,41 +94,15 @@ def demo(
     inspector demo lstm --out lstm-demo
     inspector demo cnn --train
     """
-    from inspector import printing
+    from inspector import printing, telling
     from inspector.demo import TITLES
     from inspector.demo import demo as walk
 
     with printing.bar("loading") as tell:
         made = walk(TITLES if name == "all" else [name], train=train, out=out, tell=tell)
     if json:
-        scores = {c.name: {"assessment": _rates(c.assessment), "comparison": _scores(c.comparison)} for c in made.chapters}
-        return printing.as_json({"folder": made.folder, "page": made.page, "models": scores})
-    return _print_demo(made, out)
-
-
-def _print_demo(made: Any, out: Path) -> None:
-    from inspector import describe, printing
-    from inspector.demo import TITLES
-    from inspector.report import tables
-
-    for found in made.chapters:
-        printing.heading(TITLES[found.name])
-        printing.tables([next(tables.assessment(found.assessment)), next(tables.scores(found.comparison.scores))])
-        printing.say(describe(found.assessment), "", *_gist(found.comparison), "")
-    if made.folder != out:
-        printing.say(f"{out} was there already, so this went into {made.folder}.")
-    pictures = len(list(made.folder.glob("*.png")))
-    printing.say(f"Look at {made.page}: one page that needs no network. {pictures} pictures lie beside it.")
-
-
-def _gist(found: Comparison) -> list[str]:
-    """The first sentences about a comparison, and how many warnings the page has of it."""
-    from inspector import describe
-
-    told = describe(found).split("\n")
-    agreement = 1 + len(found.scores.metrics)
-    warned = [f"{len(found.warnings)} warnings on the page say what not to believe."] if found.warnings else []
-    return [*told[:2], *told[agreement : agreement + 1], *warned]
+        return printing.as_json(telling.walked(made))
+    return telling.demo(made, out)
 
 
 def summary(
@@ -141,19 +115,21 @@ def summary(
 ) -> None:
     """What a model is made of, and what it costs.
 
-    Modules in run order: shapes, parameters, multiply-adds, memory and time; without inputs only what needs no run.
+    Modules in run order: shapes, parameters, multiply-adds, memory and time. A model that comes trained runs on its own
+    samples, a classifier of torchvision on one image; without inputs only what needs no run is told.
 
     \b
     inspector summary cnn
-    inspector summary torchvision:resnet18 --shape 1,3,224,224
+    inspector summary torchvision:resnet18
+    inspector summary torchvision:resnet18 --shape 8,3,128,128
     inspector summary my.package:make_model --input batch.npy
     """
-    from inspector import printing, terminal
+    from inspector import loading, printing, terminal
     from inspector.records import Samples
     from inspector.report import tables
     from inspector.summary import summary as of
 
-    network = terminal.model_from(model, weights)
+    network = loading.model_from(model, weights)
     inputs = terminal.summary_inputs(model, input or [], shape)
     if inputs is not None:
         terminal.predicted(network, Samples(inputs))
@@ -186,10 +162,10 @@ def compare(
     inspector compare cnn --input digits:0-15 --methods saliency integrated_gradients grad_cam
     inspector compare torchvision:resnet18 --weights resnet18.safetensors --input cat.jpg dog.jpg --out pets
     """
-    from inspector import printing, terminal
+    from inspector import loading, printing, telling, terminal
     from inspector.metrics import compare as judge
 
-    network = terminal.model_from(model, weights)
+    network = loading.model_from(model, weights)
     samples = terminal.samples_from(input or [], model)
     lists = {"methods": terminal.names(methods), "metrics": terminal.names(metrics)}
     chosen: dict[str, Any] = {name: words for name, words in lists.items() if words}
@@ -198,8 +174,8 @@ def compare(
         found = judge(network, samples, target=aim, layer=layer, seed=seed, progress=printing.steps(tell), **chosen)
     folder = _write(found, out) if out else None
     if json:
-        return printing.as_json(_scores(found) | {"folder": folder})
-    return _print_comparison(found, folder)
+        return printing.as_json(telling.scores(found) | {"folder": folder})
+    return telling.comparison(found, folder)
 
 
 def _write(found: Comparison, out: Path) -> Path:
@@ -212,16 +188,6 @@ def _write(found: Comparison, out: Path) -> Path:
     show(found).savefig(folder / "comparison.png")
     page(folder / "report.html", found, title="Explanations, compared")
     return folder
-
-
-def _print_comparison(found: Comparison, folder: Path | None) -> None:
-    from inspector import describe, printing
-    from inspector.report import tables
-
-    printing.tables(tables.scores(found.scores, found.controls))
-    printing.say(describe(found))
-    if folder:
-        printing.say("", f"Written to {folder}: the page report.html, comparison.png and comparison.safetensors.")
 
 
 def watch(
@@ -275,27 +241,9 @@ def methods(
     json: Annotated[bool, typer.Option("--json", help="print data instead of tables")] = False,
 ) -> None:
     """List the methods and the metrics."""
-    from inspector import METHODS, METRICS, printing
+    from inspector import METHODS, METRICS, printing, telling
 
     if json:
-        explained = {name: {key: getattr(row, key) for key in _METHOD} for name, row in METHODS.items()}
+        explained = {name: {key: getattr(row, key) for key in telling.METHOD} for name, row in METHODS.items()}
         return printing.as_json({"methods": explained, "metrics": {name: row.about() for name, row in METRICS.items()}})
     return printing.say("Methods", METHODS, "", "Metrics", METRICS)
-
-
-_METHOD = ("explains", "needs", "complete", "signed", "passes", "captum", "paper", "limits")
-
-
-def _rates(assessment: Any) -> dict[str, Any]:
-    return {name: getattr(assessment, name) for name in ("n", "accuracy", "precision", "recall", "f1")}
-
-
-def _scores(comparison: Comparison) -> dict[str, Any]:
-    """Mean and 95 % interval per method and metric."""
-    scores = comparison.scores
-    intervals = {
-        label: {m: dict(zip(("mean", "low", "high"), scores.interval(label, m), strict=True)) for m in scores[label]}
-        for label in scores
-    }
-    cost = {label: cost._asdict() for label, cost in comparison.cost.items()}
-    return {"scores": intervals, "controls": comparison.controls, "cost": cost, "warnings": comparison.warnings}

@@ -20,9 +20,10 @@ FLOORS = [
     ("floor 4", {"report", "attribution", "monitor", "dry_run", "counting"}),
     ("floor 4", {"summary"}),
     ("floor 5", {"metrics"}),
-    ("floor 6", {"printing", "terminal"}),
-    ("floor 6", {"watching"}),
+    ("floor 6", {"printing", "loading"}),
+    ("floor 6", {"watching", "terminal"}),
     ("floor 6", {"demo"}),
+    ("floor 6", {"telling"}),
     ("floor 6", {"cli"}),
     ("floor 6", {"__main__"}),
 ]

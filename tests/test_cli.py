@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from inspector import Comparison, History, cli, models, records, summary, terminal
+from inspector import Comparison, History, cli, loading, models, records, summary, terminal
 
 
 @pytest.fixture
@@ -121,6 +121,12 @@ def test_a_model_of_torchvision_takes_weights_from_a_file(inspect, tmp_path):
     assert json.loads(inspect(*call)[1])["parameters"] == 1_235_496
 
 
+def test_a_classifier_of_torchvision_runs_on_one_image_of_the_size_it_is_trained_on():
+    assert terminal.summary_inputs("torchvision:squeezenet1_1", [], "").shape == (1, 3, 224, 224)
+    assert terminal.summary_inputs("torchvision:inception_v3", [], "").shape == (1, 3, 299, 299)
+    assert terminal.summary_inputs("torchvision:fcn_resnet50", [], "") is None
+
+
 def test_summary_is_a_table_or_data(inspect):
     code, out, _ = inspect("summary", "cnn", "--input", "digits:0", "--runs", "1")
     assert code == 0
@@ -138,7 +144,7 @@ def test_a_model_of_ones_own_is_found_beside_the_user_and_takes_weights_without_
     for name in ("mine:make", "mine:ready"):
         for weights in ("good.safetensors", "good.pt"):
             assert inspect("summary", name, "--weights", weights)[0] == 0
-    assert terminal.model_from("mine:make", "good.pt").weight.eq(1).all()
+    assert loading.model_from("mine:make", "good.pt").weight.eq(1).all()
     assert inspect("summary", "mine:make", "--weights", "whole.pt")[0] == 1
     save_file({"weight": torch.ones(5, 3), "bias": torch.zeros(2)}, tmp_path / "wrong.safetensors")
     code, _, err = inspect("summary", "mine:make", "--weights", "wrong.safetensors")
