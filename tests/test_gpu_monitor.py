@@ -13,6 +13,7 @@ from inspector import Monitor
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here; these are for a machine with one"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
 ]
 
 KINDS = ("output", "grad", "param", "param_grad", "update", "state")
