@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from inspector.records.attribution import Attribution, Cost
-from inspector.records.html import as_html
+from inspector.records.html import text_as_html
 from inspector.records.resampling import Interval, bootstrap, bootstrap_gap
 from inspector.records.samples import Samples
 from inspector.records.saved import Saved
 from inspector.records.scores import Curve, Scores
-from inspector.records.tables import table
+from inspector.records.summary import in_bytes
+from inspector.records.tables import WIDE, folded, screen, wrapped
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,11 +135,16 @@ class Comparison(Saved):
         return cls(**tree | changed)
 
     def __repr__(self) -> str:
+        return self.text(screen())
+
+    def text(self, width: int) -> str:
+        """The table in parts that keep within ``width`` characters, what its marks mean, and the warnings."""
         metrics = self.scores.metrics
-        head = ["method", *map(self.scores.heading, metrics), "forward", "backward", "seconds"]
+        head = ["method", *map(self.scores.heading, metrics), "forward", "backward", "seconds", "memory"]
         rows = [[*self._row(label, metrics), *self._cost(label)] for label in self.labels]
         legend = "mean [95% interval] #place; ↑ high is better, ↓ low is better; * no other is as good and as cheap"
-        return "\n".join([table(head, rows), legend, *(f"! {warning}" for warning in self.warnings)])
+        lines = [legend, *(f"! {warning}" for warning in self.warnings)]
+        return "\n".join([folded(head, rows, width), *(wrapped(line, width) for line in lines)])
 
     def _row(self, label: str, metrics: list[str]) -> list[str]:
         mark = " (control)" if label in self.controls else ""
@@ -152,9 +158,11 @@ class Comparison(Saved):
 
     def _cost(self, label: str) -> list[str]:
         cost = self.cost.get(label, Cost())
-        return [str(cost.forwards), str(cost.backwards), f"{cost.seconds:.2f}"]
+        memory = in_bytes(cost.peak_bytes) if cost.peak_bytes else "-"
+        return [str(cost.forwards), str(cost.backwards), f"{cost.seconds:.2f}", memory]
 
-    _repr_html_ = as_html
+    def _repr_html_(self) -> str:
+        return text_as_html(self.text(WIDE))
 
 
 def _work(cost: Cost) -> int:

@@ -15,7 +15,12 @@ _NUMBER = re.compile(r"[-+]?[\d,.]*\d(%|e[-+]?\d+)?(\s*\[.*\])?\S*|n/a|-|")
 
 def as_html(record: object) -> str:
     """``repr(record)`` as HTML; a table where the text is one, at most 200 rows of it, everything escaped."""
-    lines = repr(record).split("\n")
+    return text_as_html(repr(record))
+
+
+def text_as_html(text: str) -> str:
+    """Plain text as HTML; its table as one."""
+    lines = text.split("\n")
     rule = next((i for i, line in enumerate(lines) if i and _RULE.fullmatch(line)), None)
     if rule is None:
         return "".join(_line(line) for line in lines[:ROWS])

@@ -9,10 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from inspector.records.html import as_html
+from inspector.records.html import as_html, text_as_html
 from inspector.records.resampling import Interval, bootstrap
 from inspector.records.saved import Saved
-from inspector.records.tables import table
+from inspector.records.tables import WIDE, folded, screen
 
 ARROWS = {"high": "↑", "low": "↓"}
 
@@ -96,8 +96,12 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
         return cls(**tree | {"curves": curves})
 
     def __repr__(self) -> str:
+        return self.text(screen())
+
+    def text(self, width: int) -> str:
+        """The table, in parts that keep within ``width`` characters."""
         rows = [[label, *(self.cell(label, metric) for metric in self.metrics)] for label in self]
-        return table(["method", *map(self.heading, self.metrics)], rows)
+        return folded(["method", *map(self.heading, self.metrics)], rows, width)
 
     def heading(self, metric: str) -> str:
         """The metric's name, with an arrow to the side that is better."""
@@ -110,4 +114,5 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
         mean, low, high = self.interval(label, metric)
         return "n/a" if mean != mean else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
-    _repr_html_ = as_html
+    def _repr_html_(self) -> str:
+        return text_as_html(self.text(WIDE))

@@ -22,7 +22,7 @@ from inspector.records import (
     Task,
 )
 from inspector.records.store import Call
-from inspector.records.summary import NUMBERS
+from inspector.records.summary import NUMBERS, in_bytes
 from inspector.tensors import digest, dtype_text, nbytes, shape_text, walk
 
 FEWEST = 32  # below so many elements a mean gives single values away
@@ -85,8 +85,11 @@ def comparison(record: Comparison, private: bool = False) -> Iterator[Table]:
         head = [name, *record.labels][: matrix.shape[-1] + 1]
         rows = [[label, *map(_number, row)] for label, row in zip(head[1:], matrix, strict=False)]
         yield Table(f"Agreement between methods ({name})", head, rows, _right(head))
-    head = ["method", "forward", "backward", "examples", "seconds"]
-    rows = [[k, str(c.forwards), str(c.backwards), str(c.examples), f"{c.seconds:.2f}"] for k, c in record.cost.items()]
+    head = ["method", "forward", "backward", "examples", "seconds", "memory"]
+    rows = [
+        [k, str(c.forwards), str(c.backwards), str(c.examples), f"{c.seconds:.2f}", in_bytes(c.peak_bytes or None)]
+        for k, c in record.cost.items()
+    ]
     yield Table("Cost", head, rows, _right(head))
     hidden = ("methods",) if private else ()  # options in words can hold a baseline that is somebody's data
     settings = [[k, _option(v)] for k, v in record.settings.items() if k not in hidden]
