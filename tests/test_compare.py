@@ -130,6 +130,48 @@ def test_layer_reaches_only_the_methods_that_need_one():
     assert any("layer='0' was not used" in w for w in found.warnings)
 
 
+def test_layer_methods_at_one_layer_share_a_pass_and_answer_as_they_do_alone():
+    model, x, ran = slow.pixel_model(), torch.randn(N, 2, 6, 5), []
+    names = ("grad_cam", "layer_cam", "hires_cam", "gradient_x_activation")
+    handle = model.register_forward_hook(lambda *_: ran.append(1))
+    found = compare(
+        model, x, target=1, methods={"mine": "grad_cam"} | {n: n for n in names}, layer="0", metrics=("sparseness",)
+    )
+    handle.remove()
+    assert len(ran) == 1
+    assert found.methods == ["mine", *names]
+    for name in names:
+        alone = attribute(model, x, target=1, method=name, layer="0")
+        torch.testing.assert_close(found.attributions[name].values, alone.values)
+        assert found.attributions[name].layer == "0"
+        assert found.attributions[name].axes == alone.axes
+
+
+def test_what_each_method_took_is_told_with_its_memory():
+    model, x = slow.pixel_model(), torch.randn(N, 2, 6, 5)
+    runs = [compare(model, x, target=1, methods=("saliency", "integrated_gradients"), metrics=("sparseness",)) for _ in "ab"]
+    cost = runs[0].cost
+    assert (cost["saliency"].forwards, cost["saliency"].backwards) == (1, 1)
+    assert cost["saliency"].seconds > 0
+    for label in cost:
+        assert cost[label].peak_bytes == runs[1].cost[label].peak_bytes  # the same every time
+    activations = N * (2 * 30 + 4 * 12 * 2) * 4  # the input's own copy, and two layers
+    assert activations < cost["saliency"].peak_bytes < 4 * activations
+    assert cost["integrated_gradients"].peak_bytes > 20 * cost["saliency"].peak_bytes
+    assert cost["random"].peak_bytes == 0
+    assert "memory" in repr(runs[0])
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_comparison_prints_within_the_width_of_the_screen(whole, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = repr(whole)
+    assert max(map(len, text.split("\n"))) <= columns
+    assert text.count("integrated_gradients ") >= (2 if columns == 80 else 1)  # each part names its rows again
+    for metric in whole.scores.metrics:
+        assert metric in text
+
+
 @pytest.mark.parametrize(
     ("model", "inputs", "layer"),
     [
@@ -313,6 +355,18 @@ def test_agreement_of_a_map_with_itself_is_whole(whole):
         assert matrix.shape == (5, 5)
         torch.testing.assert_close(matrix.diagonal(), torch.ones(5, dtype=torch.float64))
         torch.testing.assert_close(matrix, matrix.T)
+
+
+def test_the_top_in_common_is_counted_position_by_position():
+    from inspector.metrics.agreement import top_k_rows
+
+    first, second, valid = torch.randn(N, 40), torch.randn(N, 40), torch.arange(40) < torch.randint(5, 41, (N, 1))
+    wanted = []
+    for a, b, v in zip(first, second, valid, strict=True):
+        k = -(-int(v.sum()) // 10)
+        tops = [set(sorted(v.nonzero().flatten().tolist(), key=lambda p, m=m: -abs(m[p].item()))[:k]) for m in (a, b)]
+        wanted.append(len(tops[0] & tops[1]) / k)
+    assert top_k_rows(first, second, valid).tolist() == pytest.approx(wanted)
 
 
 def test_agreement_equals_scipy():

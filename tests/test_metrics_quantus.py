@@ -6,7 +6,7 @@ import slow_metrics as slow
 import torch
 
 from inspector import Samples, attribute
-from inspector.metrics import METRICS
+from inspector.metrics import METRICS, robustness
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -38,3 +38,44 @@ def test_shape_and_evidence_metrics_equal_quantus(quantus, given, ours, theirs):
     masks = {} if METRICS[ours].kind == "shape" else {"s_batch": made.samples.evidence[:, None].numpy()}
     metric = getattr(quantus, theirs)(normalise=False, disable_warnings=True, **({"abs": True} if masks else {}))
     np.testing.assert_allclose(METRICS[ours](model, made).numpy(), ask(metric, model, made, **masks), atol=1e-5)
+
+
+def test_deletion_a_pixel_at_a_time_equals_pixel_flipping(quantus, given):
+    model, made = given
+    metric = quantus.PixelFlipping(features_in_step=1, perturb_baseline=0.0, normalise=False, disable_warnings=True)
+    gray = Gray(model).eval()
+    single = attribute(gray, Samples(made.samples.inputs[:, :1], made.samples.target), method="input_x_gradient")
+    curves = np.array(ask(metric, gray, single, softmax=False))
+    np.testing.assert_allclose(METRICS["deletion"](gray, single, steps=30, baseline=0.0).y[:, 1:], curves, atol=1e-5)
+
+
+class Gray(torch.nn.Module):
+    """One channel, because Quantus ranks the channels of a pixel apart."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x.expand(-1, 2, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("max_sensitivity", "MaxSensitivity"), ("local_lipschitz", "LocalLipschitzEstimate")]
+)
+def test_robustness_on_the_same_draws_equals_quantus(quantus, given, ours, theirs):
+    model, made = given
+    drawn = [near.numpy().reshape(5, -1) for near in robustness.nearby(made, 0.1, 4, 0)]
+    turn = iter(drawn)
+    options = {"nr_samples": 4, "normalise": False, "abs": False, "disable_warnings": True}
+    options |= {"perturb_func": lambda arr, indices, **_: next(turn), "return_nan_when_prediction_changes": False}
+    metric = getattr(quantus, theirs)(**options)
+    whole = made.values.numpy()
+    x, y = made.samples.inputs.numpy(), made.samples.target.numpy()
+    wanted = metric(model=model, x_batch=x, y_batch=y, a_batch=whole, explain_func=explained, device="cpu")
+    np.testing.assert_allclose(METRICS[ours](model, made, radius=0.1, draws=4).numpy(), wanted, rtol=1e-4)
+
+
+def explained(model, inputs, targets, **_):
+    made = attribute(model, torch.as_tensor(inputs), target=torch.as_tensor(targets), method="input_x_gradient")
+    return made.values.numpy()

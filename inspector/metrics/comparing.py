@@ -20,6 +20,7 @@ from inspector.metrics.controls import controls
 from inspector.metrics.explaining import Explain, explainer
 from inspector.metrics.layers import last_with_positions
 from inspector.metrics.scoring import DEFAULT, check_evidence, labels, score
+from inspector.metrics.sharing import explained_together, together
 from inspector.metrics.surface import Surface, surface
 from inspector.metrics.table import Metric, chosen
 from inspector.provenance import provenance
@@ -61,7 +62,8 @@ def compare(
     asked = {label: {"layer": layer} | own if _needs_layer(own["method"]) else own for label, own in asked.items()}
     explain = {label: explainer(len(samples), **options | own) for label, own in asked.items()}
     with untouched(model, seed=seed), _steps(progress, len(asked) + (len(asked) + 3) * len(rows)) as tick:
-        made, said = _explained(model, samples, target, explain, tick)
+        groups = [{label: asked[label] for label in names} for names in together(asked, options)]
+        made, said = _explained(model, samples, target, explain, groups, tick)
         yardsticks = controls(_any_surface(made), seed)
         made |= {free(name, made): ask(model, samples, target) for name, ask in yardsticks.items()}
         names = [label for label in made if label not in explain]
@@ -160,25 +162,30 @@ def _check_evidence(samples: Samples, rows: Mapping[str, Metric]) -> None:
 
 
 def _explained(
-    model: nn.Module, samples: Samples, target: Any, explain: Mapping[str, Explain], tick: Callable[[str], None]
+    model: nn.Module,
+    samples: Samples,
+    target: Any,
+    explain: Mapping[str, Explain],
+    groups: list[dict[str, dict[str, Any]]],
+    tick: Callable[[str], None],
 ) -> tuple[dict[str, Attribution], list[str]]:
     """The attributions with their cost, memory too, and what their methods warned of."""
     made, said, device = {}, [], next((t.device for _, t in walk(samples.inputs)), torch.device("cpu"))
-    for label, ask in explain.items():
-        tick(label)
+    for group in groups:
+        for label in group:
+            tick(label)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 with peak_memory(device) as peak:
-                    found = ask(model, samples, target)
+                    found = explained_together(model, samples, target, group, explain)
             except Exception as error:
-                error.add_note(
-                    f"while {label!r} was explaining for the comparison; leave it out of methods=... or correct it"
-                )
+                names = " or ".join(map(repr, group))
+                error.add_note(f"while {names} was explaining for the comparison; leave it out of methods=... or correct it")
                 raise
-        made[label] = replace(found, cost=found.cost._replace(peak_bytes=peak[0]))
-        said += [_labelled(label, str(warning.message)) for warning in caught]
-    return made, said
+        made |= {label: replace(a, cost=a.cost._replace(peak_bytes=peak[0])) for label, a in found.items()}
+        said += [_labelled(" and ".join(group), str(warning.message)) for warning in caught]
+    return {label: made[label] for label in explain}, said
 
 
 def _labelled(label: str, message: str) -> str:
