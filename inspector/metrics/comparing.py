@@ -170,7 +170,9 @@ def _explained(
     tick: Callable[[str], None],
 ) -> tuple[dict[str, Attribution], list[str]]:
     """The attributions with their cost, memory too, and what their methods warned of."""
-    made, said, device = {}, [], next((t.device for _, t in walk(samples.inputs)), torch.device("cpu"))
+    made: dict[str, Attribution] = {}
+    said: list[str] = []
+    device = next((t.device for _, t in walk(samples.inputs)), torch.device("cpu"))
     for group in groups:
         for label in group:
             tick(label)
