@@ -12,7 +12,7 @@ Rules = Mapping[str, Callable[[History], Iterable[Finding]]]
 
 WINDOW = 96  # measured steps that the rules look back on
 _OF_THE_RUN = frozenset(("exploding", "loss_spike", "vanishing", "massive"))
-_GONE = 3  # looks in a row without it until a finding may come again
+_GONE = 20  # looks in a row without it until a finding may come again: what comes and goes is told once
 
 
 class Diagnosis:

@@ -6,24 +6,29 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inspector.monitor.rules.judge import largest, lasting, usual, weights, window
+from inspector.monitor.rules.judge import Held, largest, lasting, usual, weights, window
 from inspector.records.history import Column, Finding, History
+from inspector.records.stats import Grid
 
 _EMPTY: tuple[Column, Column] = (np.array([], dtype=np.int64), np.array([]))
 
 
 def exploding(history: History) -> Iterator[Finding]:
-    """The norm of the applied gradient over five steps is ten times what it was, both lately and at the start."""
+    """The norm of the applied gradient over five steps is ten times what it was, both lately and at the start; or
+    gradients grow 100,000-fold on their way back through the layers."""
     steps, norms = history.watch.get("grad_norm", _EMPTY)
+    yield from _across_depth(history, grows=True)
     if len(norms) < 15 or not np.isfinite(norms[-5:]).all():
         return
     now, before = window(norms, -5), max(window(norms, 0, 10), window(norms, -60, -5))
     if now > 10.0 * before > 0 and not _learning(history):
         name = _grew_most(history, int(steps[-5]))
         message = f"the gradient norm is {now:.3g}, {now / before:.0f} times what it was; most of all {name or 'everywhere'}"
-        advice = "Lower the learning rate, clip the gradient norm, or warm up."
         source = "10 times the running median, as AWS SageMaker Debugger's ExplodingTensor and SPAM (ICLR 2025) look for"
-        yield Finding("exploding", name, int(steps[-5]), now, 10.0 * before, message, advice, source)
+        yield Finding("exploding", name, int(steps[-5]), now, 10.0 * before, message, _CALM, source)
+
+
+_CALM = "Lower the learning rate, clip the gradient norm, or warm up."
 
 
 def _learning(history: History) -> bool:
@@ -50,22 +55,45 @@ def _grew_most(history: History, step: int) -> str:
 
 
 def vanishing(history: History) -> Iterator[Finding]:
-    """The gradient of a layer's weight is 100,000 times smaller than that of the layer with the largest one."""
+    """The gradient of a layer's weight is 100,000 times smaller than that of a layer nearer to the loss."""
+    yield from _across_depth(history, grows=False)
+
+
+def _across_depth(history: History, *, grows: bool) -> Iterator[Finding]:
+    """Compares each weight's gradient with the largest of those nearer to the loss, or nearer to the input."""
     grid = history.stats.grid("param_grad", "absmax")
     keep = [i for i, name in enumerate(grid.names) if name in weights(history)]
     if len(keep) < 2:
         return
-    top = largest(grid.values[keep], axis=0)
-    share = grid.values / np.where(top > 0, top, np.inf)
-    bad = (share < 1e-5) & grid.present & (top > 0)
-    held = list(lasting(grid._replace(values=share), bad, 3, set(weights(history))))
+    size = np.nan_to_num(grid.values[keep], nan=0.0)
+    beyond = np.maximum.accumulate(size if grows else size[::-1])
+    top = beyond if grows else beyond[::-1]
+    share = size / np.where(top > 0, top, np.inf)
+    bad = (share < 1e-5) & grid.present[keep] & (top > 0)
+    some = Grid([grid.names[i] for i in keep], grid.steps, share, grid.present[keep])
+    held = list(lasting(some, bad, 3))
     if held:
-        name, since, value = min(held, key=lambda h: h.value)
-        others = f" (and {len(held) - 1} more)" if len(held) > 1 else ""
-        message = f"the gradient of {name}{others} is {value:.1e} of the largest layer's: it does not learn"
-        advice = "Use a non-saturating activation, normalisation, residual connections, or a larger initial scale."
-        source = "relative form of AWS SageMaker Debugger's VanishingGradient"
-        yield Finding("vanishing", name, since, value, 1e-5, message, advice, source)
+        yield _grown(held, some, size) if grows else _vanished(held)
+
+
+def _vanished(held: list[Held]) -> Finding:
+    name, since, value = min(held, key=lambda h: h.value)
+    others = f" (and {len(held) - 1} more)" if len(held) > 1 else ""
+    message = f"the gradient of {name}{others} is {value:.1e} of that of a layer nearer to the loss: it does not learn"
+    advice = "Use a non-saturating activation, normalisation, residual connections, or a larger initial scale."
+    return Finding("vanishing", name, since, value, 1e-5, message, advice, _DEPTH.format("VanishingGradient"))
+
+
+def _grown(held: list[Held], grid: Grid, size: Column) -> Finding:
+    """The layer where it is largest is the one that suffers."""
+    last = max(held, key=lambda h: grid.names.index(h.name))
+    name, times = grid.names[int(size[:, -1].argmax())], 1.0 / max(min(h.value for h in held), 1e-30)
+    message = f"gradients grow {times:.1e}-fold on their way back from {last.name} to {name}"
+    advice = "Start from smaller weights, normalise, or clip the gradient norm."
+    return Finding("exploding", name, last.since, times, 1e5, message, advice, _DEPTH.format("ExplodingTensor"))
+
+
+_DEPTH = "relative form of AWS SageMaker Debugger's {}; Pascanu et al. 2013, arXiv 1211.5063"
 
 
 def loss_spike(history: History) -> Iterator[Finding]:
@@ -75,18 +103,32 @@ def loss_spike(history: History) -> Iterator[Finding]:
         return
     for i in range(max(len(values) - 12, 20), len(values)):
         recent = values[max(i - 50, 0) : i]
-        middle = window(recent, 0)
-        spread = float(np.median(np.abs(recent - middle))) * 1.4826
-        limit = max(middle + 10.0 * spread, 3.0 * middle, 1.5 * float(recent.max()))
+        limit = _usual_range(recent)
         if values[i] > limit and np.isfinite(values[i]):
             first = _moved_first(history, int(steps[i]))
-            message = f"the {name} jumped to {values[i]:.3g} from about {middle:.3g}" + (
+            message = f"the {name} jumped to {values[i]:.3g} from about {window(recent, 0):.3g}" + (
                 f"; first moved {first}" if first else ""
             )
             advice = "Look at the data of that step; clip gradients, or skip batches whose gradient norm is an outlier."
             source = "robust z-score over 50 steps; spikes follow outliers of the gradient (Wortsman 2023, arXiv 2304.13013)"
             yield Finding("loss_spike", first, int(steps[i]), float(values[i]), limit, message, advice, source)
             return
+
+
+def _usual_range(recent: Column) -> float:
+    """Ten robust standard deviations above the median, and a quarter above all of them; five in logarithms too, since
+    losses near zero spread evenly only there: one hard sample is a hundred times the median."""
+    middle = window(recent, 0)
+    limit = max(middle + 10.0 * _spread(recent), 1.25 * middle, 1.25 * float(recent.max()))
+    if (recent > 0).all():
+        even = float(np.exp(np.log(middle) + 5.0 * _spread(np.log(recent))))
+        limit = max(limit, min(even, 100.0 * float(recent.max())))
+    return limit
+
+
+def _spread(values: Column) -> float:
+    """The standard deviation, told from the median distance to the median."""
+    return float(np.median(np.abs(values - np.median(values)))) * 1.4826
 
 
 def _moved_first(history: History, step: int) -> str:

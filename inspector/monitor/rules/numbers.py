@@ -78,13 +78,34 @@ def _finding(history: History, kind: str, name: str, step: int) -> Finding:
         where += " though its inputs are finite"
     if bad_parameters:
         where += f"; its parameter {bad_parameters[0]} is not finite either"
-    largest = history.stats.line(kind, name, "absmax")
-    finite = largest[1][np.isfinite(largest[1])]
-    before = f"; its largest magnitude was {finite[-1]:.3g} when it was last finite" if len(finite) else ""
+    before = _before(history, kind, name, step)
     advice = (
         "Look for a division, log, sqrt or exp there, for a too high learning rate, or for a range that fp16 cannot hold."
     )
     return Finding("nan", name, step, float(len(_bad(history, kind, step))), 0.0, where + before, advice, _SOURCE)
+
+
+def _before(history: History, kind: str, name: str, step: int) -> str:
+    """The last frames: how large it was when it was last finite, and what ran just before it in this step."""
+    steps, sizes = history.stats.line(kind, name, "absmax")
+    good = np.flatnonzero(np.isfinite(sizes) & (steps < step))[-3:]
+    told = [f"{sizes[i]:.3g} at step {steps[i]}" for i in good]
+    ran = _at(history, kind, "absmax", step)
+    place = [other for other, _ in ran].index(name) if name in dict(ran) else 0
+    frames = [f"{other or 'the model'} {size:.3g}" for other, size in ran[max(place - 3, 0) : place]]
+    return (f"; its largest magnitude was {', '.join(told)}" if told else "") + (
+        f"; largest in what ran just before it: {', '.join(frames)}" if frames else ""
+    )
+
+
+def _too_large(history: History, step: int) -> Finding:
+    sizes = dict(_at(history, "param_grad", "absmax", step))
+    name = max(sizes, key=lambda n: sizes[n], default="")
+    message = (
+        f"the norm of the applied gradient is infinite at step {step}: each single gradient is still finite, the largest in "
+        f"{name or 'the model'} ({sizes.get(name, float('nan')):.3g}), but their squares are beyond float32"
+    )
+    return Finding("nan", name, step, 1.0, 0.0, message, "Lower the learning rate, or clip the gradient norm.", _SOURCE)
 
 
 def _unborn(history: History, step: int) -> Finding:
@@ -98,6 +119,8 @@ def _unborn(history: History, step: int) -> Finding:
     elif _bad(history, "output", step):
         message, name = "the model's inputs (or a buffer) already hold NaN or Inf", _bad(history, "output", step)[0]
         advice = "Check the data of this step."
+    elif not any(_bad(history, kind, step) for kind in _KINDS):
+        return _too_large(history, step)
     else:
         kind, names = next((k, _bad(history, k, step)) for k in _KINDS if _bad(history, k, step))
         name = names[-1] if kind == "param_grad" else names[0]

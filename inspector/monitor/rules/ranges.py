@@ -29,16 +29,26 @@ def massive(history: History) -> Iterator[Finding]:
 
 
 def attention(history: History) -> Iterator[Finding]:
-    """Attention looks at one place only, whatever the input: its entropy is gone, its logits are large."""
+    """Attention looks at one place only, whatever the input: its entropy is gone. Or its logits have grown to more than
+    100 and ten times what they began with, which is how that begins."""
     grid = history.stats.grid("output", "entropy")
     logits = history.stats.grid("output", "logits")
-    for held in lasting(grid, grid.values < 0.05, 3):
+    collapsed = list(lasting(grid, grid.values < 0.05, 3))
+    for held in collapsed:
         size = logits.values[logits.names.index(held.name), -1] if held.name in logits.names else float("nan")
         left = f"{100 * held.value:.1f} % of its possible entropy"
         message = f"the attention of {held.name} has {left} left (logits up to {size:.0f})"
-        advice = "Normalise queries and keys, divide the logits by the root of their size, or lower the learning rate."
         source = "entropy collapse: Zhai et al. 2023 (sigma-Reparam); logit growth: Dehghani et al. 2023, arXiv 2302.05442"
-        yield Finding("attention", held.name, held.since, held.value, 0.05, message, advice, source)
+        yield Finding("attention", held.name, held.since, held.value, 0.05, message, _LOGITS, source)
+    grown = logits.values > np.maximum(100.0, 10.0 * logits.values[:, :1])
+    for held in lasting(logits, grown, 3, set(logits.names) - {h.name for h in collapsed}):
+        began = logits.values[logits.names.index(held.name), 0]
+        message = f"the attention logits of {held.name} have grown from {began:.3g} to {held.value:.3g}"
+        source = "Dehghani et al. 2023, arXiv 2302.05442; Wortsman et al. 2023, arXiv 2309.14322"
+        yield Finding("attention", held.name, held.since, held.value, 100.0, message, _LOGITS, source)
+
+
+_LOGITS = "Normalise queries and keys, divide the logits by the root of their size, or lower the learning rate."
 
 
 def low_precision(history: History) -> Iterator[Finding]:

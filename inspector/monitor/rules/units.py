@@ -9,9 +9,9 @@ from inspector.records.history import Finding, History
 
 
 def dead_relu(history: History) -> Iterator[Finding]:
-    """More than half of a rectifier's units have not fired once over a window of looks."""
+    """More than half of a rectifier's units have not fired once over a window of looks, which is what "dead" counts."""
     grid = history.stats.grid("output", "dead")
-    for held in lasting(grid, grid.values > 0.5, 2):
+    for held in lasting(grid, grid.values > 0.5, 1):
         message = f"{100 * held.value:.0f} % of the units of {held.name or 'the model'} never fire"
         advice = "Lower the learning rate, look at the biases, or use a leaky rectifier."
         source = (
@@ -21,10 +21,11 @@ def dead_relu(history: History) -> Iterator[Finding]:
 
 
 def dormant(history: History) -> Iterator[Finding]:
-    """Four fifths of a rectifier's units do next to nothing compared with the rest, but are not dead."""
-    grid, silent = (history.stats.grid("output", statistic) for statistic in ("dormant", "silent"))
-    grid = grid._replace(values=grid.values - silent.values)
-    for held in lasting(grid, grid.values > 0.8, 4):
+    """Four fifths of a rectifier's units do next to nothing compared with the rest, though not half of them are dead."""
+    grid, dead = (history.stats.grid("output", statistic) for statistic in ("dormant", "dead"))
+    if grid.values.shape != dead.values.shape:
+        return
+    for held in lasting(grid, (grid.values > 0.8) & (dead.values <= 0.5), 3):
         message = f"{100 * held.value:.0f} % of the units of {held.name} do less than 2.5 % of the mean unit's work"
         advice = "The layer has lost capacity: reset these units (ReDo), or lower the learning rate."
         yield _finding("dormant", held, 0.8, message, advice, "Sokar et al. 2023, arXiv 2302.12902 (tau 0.025)")

@@ -8,25 +8,25 @@ import numpy as np
 
 from inspector.monitor.rules.judge import Held, lasting, of_type, owner, weights
 from inspector.records.history import Finding, History
+from inspector.records.stats import Grid
 
 _CS231N = "cs231n: updates of about a thousandth of the weights; AWS SageMaker Debugger's WeightUpdateRatio"
 
 
 def update_ratio(history: History) -> Iterator[Finding]:
-    """A step moves a weight by more than a fifth of its size, or by less than a millionth, look after look."""
+    """A step moves a weight by more than a fifth of its size look after look, or once by more than all of it; or by less
+    than a millionth, look after look."""
     grid = history.stats.grid("update", "ratio")
     if not len(grid.steps):
         return
-    began = grid.present[:, 0].tolist()  # the others began at zero
-    grown = {name for name, there in zip(grid.names, began, strict=True) if there}
-    settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
-    reached = set(history.stats.grid("param_grad", "n").names) or weights(history)
-    high = list(lasting(grid, grid.values > 0.2, 2, weights(history) & grown))
-    low = list(lasting(settled, settled.values < 1e-6, 5, weights(history) & reached))
+    high, limit = _too_far(history, grid)
     if high:
         name, since, value = max(high, key=lambda held: held.value)
-        message = f"each step changes {name}{_more(high)} by {100 * value:.0f} % of its size"
-        yield Finding("update_ratio", name, since, value, 0.2, message, "Lower the learning rate.", _CS231N)
+        message = f"a step changes {name}{_more(high)} by {100 * value:.0f} % of its size"
+        yield Finding("update_ratio", name, since, value, limit, message, "Lower the learning rate.", _CS231N)
+    settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
+    reached = set(history.stats.grid("param_grad", "n").names) or weights(history)
+    low = list(lasting(settled, settled.values < 1e-6, 3, weights(history) & reached))
     if low:
         name, since, value = min(low, key=lambda held: held.value)
         message = f"each step changes {name}{_more(low)} by only {value:.1e} of its size"
@@ -34,13 +34,30 @@ def update_ratio(history: History) -> Iterator[Finding]:
         yield Finding("update_ratio", name, since, value, 1e-6, message, advice, _CS231N)
 
 
+def _too_far(history: History, grid: Grid) -> tuple[list[Held], float]:
+    """The weights that steps move too far, and the threshold. At the first step, half of the weights must agree: one may
+    have begun next to zero on purpose."""
+    began = grid.present[:, 0].tolist()  # the others began at zero
+    names = weights(history) & {name for name, there in zip(grid.names, began, strict=True) if there}
+    keep = [i for i, name in enumerate(grid.names) if name in names]
+    whole = grid.values[keep] > 1.0
+    if len(keep) and whole[:, 0].mean() <= 0.5:
+        whole[:, 0] = False
+    at = [(keep[i], int(step)) for i, step in zip(*np.nonzero(whole), strict=True)]
+    if at:
+        return [Held(grid.names[i], int(grid.steps[step]), float(grid.values[i, step])) for i, step in at], 1.0
+    return list(lasting(grid, grid.values > 0.2, 2, names)), 0.2
+
+
 def _more(held: list[Held]) -> str:
-    return f" (and {len(held) - 1} more)" if len(held) > 1 else ""
+    more = len({h.name for h in held}) - 1
+    return f" (and {more} more)" if more else ""
 
 
 def poor_initialisation(history: History) -> Iterator[Finding]:
     """At the first measured step, the spread of the outputs changes by a factor of 100 from one end of the model to the
-    other, or several layers answer zero."""
+    other, or several layers answer zero. The last layer is left out of the spread: it is often small on purpose, and
+    with few units its spread is over samples only."""
     grid = history.stats.grid("output", "std")
     mixing = of_type(history, "Linear", "Conv1d", "Conv2d", "Conv3d")
     at = [i for i, name in enumerate(grid.names) if name in mixing]
@@ -49,11 +66,12 @@ def poor_initialisation(history: History) -> Iterator[Finding]:
     names, spread = [grid.names[i] for i in at], grid.values[at, 0]
     source = "Glorot and Bengio 2010; AWS SageMaker Debugger's PoorWeightInitialization looks at the same ratio"
     advice = "Initialise for the activation in use (Xavier for tanh, Kaiming for rectifiers), or normalise."
-    silent = [name for name in names if history.stats.line("output", name, "absmax")[1][0] == 0.0]
+    silent = [name for name in names if history.stats.line("output", name, "absmax")[1][:1].tolist() == [0.0]]
     if len(silent) > 1:  # one alone, the last of a branch, is a known good habit
         message = f"{', '.join(silent[:3])} answer zero at the first step: their weights are zero"
         yield Finding("poor_initialisation", silent[0], 1, 0.0, 0.0, message, advice, source)
         return
+    names, spread = names[:-1], spread[:-1]
     known = spread[np.isfinite(spread)]
     if len(known) >= 4 and known.max() > 100.0 * known.min():
         name, ratio = _where_it_turns(names, spread), float(known.max() / known.min())
