@@ -365,8 +365,8 @@ def _quiet(layer: str) -> Callable[[nn.Module], None]:
     def change(model: nn.Module) -> None:
         module = model.get_submodule(layer)
         few = max(len(module.bias) // 12, 1)  # type: ignore[arg-type]
-        module.weight.data[few:].mul_(1e-4)  # type: ignore[index, operator]
-        module.bias.data[few:].mul_(1e-4)  # type: ignore[index, operator]
+        module.weight.data[few:].mul_(1e-7)  # type: ignore[index, operator]
+        module.bias.data[few:].fill_(1e-7)  # type: ignore[index, operator]
 
     return change
 

@@ -2,6 +2,6 @@
 
 from inspector.monitor.monitor import Monitor
 from inspector.monitor.rules import RULES, Rule
-from inspector.monitor.sinks import Sink, csv, tensorboard
+from inspector.monitor.sinks import Sink, csv, tensorboard, wandb
 
-__all__ = ["RULES", "Monitor", "Rule", "Sink", "csv", "tensorboard"]
+__all__ = ["RULES", "Monitor", "Rule", "Sink", "csv", "tensorboard", "wandb"]

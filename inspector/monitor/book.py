@@ -13,7 +13,7 @@ from inspector.monitor.diagnosis import Diagnosis, Rules
 from inspector.monitor.folder import Folder, create, reopen
 from inspector.monitor.memory import Memory
 from inspector.monitor.resolve import Resolved
-from inspector.monitor.sinks import Sink
+from inspector.monitor.sinks import Sink, cautious
 from inspector.records.history import Finding, History
 
 Target = str | Path | Sink
@@ -24,7 +24,7 @@ class Book:
 
     def __init__(self, targets: Sequence[Target], resume: int | None, rules: Rules, meta: dict[str, Any]) -> None:
         folders = [target for target in targets if not callable(target)]
-        self.sinks = [target for target in targets if callable(target)]
+        self.sinks = [cautious(target) for target in targets if callable(target)]
         to = folders[0] if folders else None
         self.memory = Memory(meta)
         self.diagnosis = Diagnosis(rules)

@@ -1,12 +1,14 @@
-"""Where a run can go besides its folder: a sink is a function of (values, step), as ``wandb_run.log`` is one already.
+"""Where a run can go besides its folder: a sink is any function of (values, step).
 
-    Monitor(model, to=["runs/first", tensorboard("tb/first"), csv("first.csv"), wandb_run.log])
+    Monitor(model, to=["runs/first", tensorboard("tb/first"), csv("first.csv"), wandb(wandb_run)])
 
-Values are one flat mapping a step, with names like "output/rms/layer1.conv".
+Values are one flat mapping, with names like "output/rms/layer1.conv"; a step may come in several parts, and a step late.
+A sink that fails is left out from then on, with one warning; the run's folder and the training go on.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,17 @@ def tensorboard(folder: str | Path) -> Sink:
     return sink
 
 
+def wandb(run: Any) -> Sink:
+    """A run of Weights & Biases, online or offline: ``wandb(wandb.init(...))``. The step is a value of its own, since
+    wandb drops what comes for a step before its latest one."""
+    run.define_metric("*", step_metric="step")
+
+    def sink(values: Mapping[str, float], step: int) -> None:
+        run.log({**values, "step": step})
+
+    return sink
+
+
 def csv(path: str | Path) -> Sink:
     """A long table, one line a value: step, name, value. The file must be new."""
     target = Path(path)
@@ -40,12 +53,30 @@ def csv(path: str | Path) -> Sink:
 
     def sink(values: Mapping[str, float], step: int) -> None:
         lines = "".join(f"{step},{_quoted(name)},{value!r}\n" for name, value in values.items())
-        with target.open("a", encoding="utf-8") as file:
+        with target.open("a", encoding="utf-8", newline="") as file:
             file.write(lines)
 
     return sink
 
 
+def cautious(sink: Sink) -> Sink:
+    """The same sink, until it fails for the first time."""
+    off = False
+
+    def send(values: Mapping[str, float], step: int) -> None:
+        nonlocal off
+        if off:
+            return
+        try:
+            sink(values, step)
+        except Exception as error:
+            off = True
+            said = f"a sink failed and is left out from here on, the run goes on: {type(error).__name__}: {error}"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
+
+    return send
+
+
 def _quoted(name: str) -> str:
     escaped = name.replace('"', '""')
-    return f'"{escaped}"' if any(c in name for c in ',"\n') else name
+    return f'"{escaped}"' if any(c in name for c in ',"\r\n') else name

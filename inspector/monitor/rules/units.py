@@ -9,23 +9,22 @@ from inspector.records.history import Finding, History
 
 
 def dead_relu(history: History) -> Iterator[Finding]:
-    """More than half of a rectifier's units have not fired once over a window of looks, which is what "dead" counts."""
+    """More than 70 % of a rectifier's units have not fired once over a window of looks, which is what "dead" counts. Half
+    is no sign: deep in a new model biases decide which units fire, and half of them are negative."""
     grid = history.stats.grid("output", "dead")
-    for held in lasting(grid, grid.values > 0.5, 1):
+    for held in lasting(grid, grid.values > 0.7, 1):
         message = f"{100 * held.value:.0f} % of the units of {held.name or 'the model'} never fire"
         advice = "Lower the learning rate, look at the biases, or use a leaky rectifier."
-        source = (
-            "AWS SageMaker Debugger's DeadRelu (50 % of a layer); cs231n: up to 40 % die if the learning rate is too high"
-        )
-        yield _finding("dead_relu", held, 0.5, message, advice, source)
+        source = "as AWS SageMaker Debugger's DeadRelu; cs231n: up to 40 % die if the learning rate is too high"
+        yield _finding("dead_relu", held, 0.7, message, advice, source)
 
 
 def dormant(history: History) -> Iterator[Finding]:
-    """Four fifths of a rectifier's units do next to nothing compared with the rest, though not half of them are dead."""
+    """Four fifths of a rectifier's units do next to nothing compared with the rest, though they are not dead."""
     grid, dead = (history.stats.grid("output", statistic) for statistic in ("dormant", "dead"))
     if grid.values.shape != dead.values.shape:
         return
-    for held in lasting(grid, (grid.values > 0.8) & (dead.values <= 0.5), 3):
+    for held in lasting(grid, (grid.values > 0.8) & (dead.values <= 0.7), 3):
         message = f"{100 * held.value:.0f} % of the units of {held.name} do less than 2.5 % of the mean unit's work"
         advice = "The layer has lost capacity: reset these units (ReDo), or lower the learning rate."
         yield _finding("dormant", held, 0.8, message, advice, "Sokar et al. 2023, arXiv 2302.12902 (tau 0.025)")
