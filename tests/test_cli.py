@@ -224,7 +224,7 @@ def test_watch_shows_a_run_once_where_nobody_can_see_it_move(inspect, run):
     code, out, _ = inspect("watch", run)
     assert code == 0
     assert "loss" in out
-    assert "Layers, latest" in out
+    assert "Layers that matter" in out
     found = json.loads(inspect("watch", run, "--json")[1])
     assert found["scalars"]["loss"]["step"] >= 3
 

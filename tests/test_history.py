@@ -219,3 +219,16 @@ def test_a_history_becomes_a_data_frame():
     assert isinstance(frame, pandas.DataFrame)
     assert list(frame.columns) == list(Stats.COLUMNS)
     assert len(frame) == 4
+
+
+def test_gradients_are_in_execution_order_though_they_arrive_from_the_end():
+    rows = {"step": [1] * 6, "kind": ["output"] * 3 + ["grad"] * 3, "name": [*"abc", *"cba"]}
+    stats = Stats(rows | {"statistic": ["rms"] * 6, "value": [1.0, 2.0, 3.0, 30.0, 20.0, 10.0]})
+    assert stats.grid("grad", "rms").names == ["a", "b", "c"]
+    assert stats.grid("grad", "rms").values[:, 0].tolist() == [10.0, 20.0, 30.0]
+    assert stats.where(kind="grad").grid("grad", "rms").names == ["a", "b", "c"]
+
+
+def test_a_run_that_does_not_exist_is_refused_with_what_to_give(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"does not exist; give the folder of a Monitor"):
+        History.load(tmp_path / "nowhere")

@@ -11,7 +11,7 @@ from inspector.records.history import Finding, History
 Rules = Mapping[str, Callable[[History], Iterable[Finding]]]
 
 WINDOW = 96  # measured steps that the rules look back on
-_OF_THE_RUN = frozenset(("exploding", "loss_spike", "vanishing", "massive"))
+_OF_THE_RUN = frozenset(("exploding", "loss_spike", "vanishing", "massive", "update_ratio"))
 _GONE = 20  # looks in a row without it until a finding may come again: what comes and goes is told once
 
 
@@ -49,8 +49,10 @@ class Diagnosis:
 
 
 def _key(finding: Finding) -> tuple[str, str]:
-    """What makes two findings the same one; of the whole run's, where it is worst may change from look to look."""
-    return (finding.rule, "" if finding.rule in _OF_THE_RUN else finding.name)
+    """What makes two findings the same one; of the whole run's, where it is worst may change from look to look, and too
+    much is another thing than too little."""
+    side = ">" if finding.value > finding.threshold else "<"
+    return (finding.rule, side if finding.rule in _OF_THE_RUN else finding.name)
 
 
 def as_rules(rules: Rules | Iterable[Callable[[History], Iterable[Finding]]]) -> Rules:

@@ -77,6 +77,8 @@ class History(Saved):
         """Read a saved history, or the folder of a run: also one that still goes on, or that was killed."""
         from inspector.records.runfolder import FILE, read  # it needs Finding, so it cannot come first
 
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path} does not exist; give the folder of a Monitor(to=...), or what .save() wrote")
         if Path(path).is_dir():
             return cls(**read(Path(path)))
         return cls(**read(Path(path).parent)) if Path(path).name == FILE else super().load(path)

@@ -180,13 +180,13 @@ class Run:
         self.histograms = [row for row in self.histograms if row[0] <= step]
         self.findings = [finding for finding in self.findings if finding.step <= step]
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, *, histograms: bool = True) -> dict[str, Any]:
         """What was read so far, as a History takes it; findings in the order of the rules, as the monitor ranks them."""
         rank = {name: i for i, name in enumerate(self.meta.get("rules", []))}
         findings = sorted(self.findings, key=lambda f: (rank.get(f.rule, len(rank)), f.step))
         found: dict[str, Any] = {"unit": self.unit, "stats": Stats.framed(self.frames, self.series), "meta": dict(self.meta)}
         found |= {ROWS[kind]: columns(rows) for kind, rows in self.rows.items()}
-        return found | {"histograms": _stacked(self.histograms), "findings": findings}
+        return found | {"histograms": _stacked(self.histograms) if histograms else {}, "findings": findings}
 
 
 def block(frames: Sequence[Frame], series: Sequence[Series]) -> Stats:

@@ -145,6 +145,7 @@ class Stats(Mapping[str, Column]):
     def grid(self, kind: str, statistic: str) -> Grid:
         """One statistic of one kind over all layers and steps, for heat maps and rules; empty where there is none."""
         at = self._index().get((kind, statistic), [])
+        at = self._forward(at) if kind == "grad" else at
         cells, there = self._picked(np.array(at, dtype=np.int64))
         present, values = there.T, np.where(there, cells, np.nan).astype(np.float64).T
         steps, some = self.steps, present.any(axis=0)
@@ -158,12 +159,18 @@ class Stats(Mapping[str, Column]):
                 self._columns.setdefault((kind, statistic), []).append(i)
         return self._columns
 
+    def _forward(self, at: list[int]) -> list[int]:
+        """Gradients arrive from the last layer to the first: in the order of the outputs, or else turned round."""
+        outputs = dict.fromkeys(series.name for series in self.series if series.kind == "output")
+        place = {name: i for i, name in enumerate(outputs)}
+        return sorted(at, key=lambda i: (place.get(self.series[i].name, 0), -i))
+
     def line(self, kind: str, name: str, statistic: str) -> tuple[Column, Column]:
         """(steps, values) of one series; two empty arrays where there is none."""
-        wanted = Series(kind, name, statistic)
-        if wanted not in self.series:
+        at = [i for i in self._index().get((kind, statistic), []) if self.series[i].name == name]
+        if not at:
             return np.array([], dtype=np.int64), np.array([], dtype=np.float64)
-        cells, present = self._picked(np.array([self.series.index(wanted)]))
+        cells, present = self._picked(np.array(at[:1]))
         has = present[:, 0]
         return self.steps[has], cells[has, 0].astype(np.float64)
 

@@ -61,8 +61,8 @@ def vanishing(history: History) -> Iterator[Finding]:
 
 def _across_depth(history: History, *, grows: bool) -> Iterator[Finding]:
     """Compares each weight's gradient with the largest of those nearer to the loss, or nearer to the input."""
-    grid = history.stats.grid("param_grad", "absmax")
-    keep = [i for i, name in enumerate(grid.names) if name in weights(history)]
+    grid, mixing = history.stats.grid("param_grad", "absmax"), weights(history)
+    keep = [i for i, name in enumerate(grid.names) if name in mixing]
     if len(keep) < 2:
         return
     size = np.nan_to_num(grid.values[keep], nan=0.0)
