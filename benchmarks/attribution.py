@@ -1,6 +1,8 @@
 """attribute and attribute_layers against Captum and pytorch-grad-cam: times, passes and how far the values differ.
 
-    pip install "inspector[demo,bench]" && python benchmarks/attribution.py [--repeats 3] [--only layers cams perturb single]
+    pip install "inspector[demo,bench]" && python benchmarks/attribution.py [--repeats 3] [--only PART ...]
+
+The parts: layers, cams, perturb, single, targets.
 
 Paired: ours and theirs run in turn on the same model and batch, after one run of each to warm up; the ratio is that of the
 medians. pytorch-grad-cam is left out where it is not installed.
@@ -19,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inspector import attribute, attribute_layers
+from inspector import attribute, attribute_layers, attribute_targets
 from inspector.records.tables import table
 
 ONE_PASS = {
@@ -36,11 +38,13 @@ CAMS = {
     "layer_cam": "LayerCAM",
     "x_grad_cam": "XGradCAM",
     "eigen_cam": "EigenCAM",
+    "eigen_grad_cam": "EigenGradCAM",
 }
 SINGLE = {
     "saliency": "Saliency",
     "input_x_gradient": "InputXGradient",
     "integrated_gradients": "IntegratedGradients",
+    "gradient_shap": "GradientShap",
     "deep_lift": "DeepLift",
     "guided_backprop": "GuidedBackprop",
 }
@@ -85,7 +89,7 @@ def pair(name: str, model: nn.Module, ours: Run, theirs: Run, apart: Callable[[A
     own, their = statistics.median(times[0]), statistics.median(times[1])
     gap = apart(found, wanted)
     difference = "-" if gap is None else f"{gap:.1e}"
-    row = [name, f"{own:.3f}", f"{their:.3f}", f"{their / own:.1f}", str(mine[0]), str(other[0]), difference]
+    row = [name, f"{own:.4f}", f"{their:.4f}", f"{their / own:.2f}", str(mine[0]), str(other[0]), difference]
     print("  ".join(row), flush=True)
     return row
 
@@ -148,7 +152,7 @@ def once_each(model: nn.Module, x: Tensor) -> list[str]:
 
 
 def cams(n: int) -> list[Row]:
-    """Six CAMs at four layers of resnet18 from one pass, against pytorch-grad-cam one by one."""
+    """Seven CAMs at four layers of resnet18 from one pass, against pytorch-grad-cam one by one."""
     try:
         import pytorch_grad_cam
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -159,24 +163,55 @@ def cams(n: int) -> list[Row]:
 
     model, x, names = resnet18().eval(), torch.randn(2, 3, 96, 96), ["layer1", "layer2", "layer3", "layer4"]
 
-    def theirs() -> None:
-        for kind in CAMS.values():
+    def theirs() -> dict[str, Any]:
+        found = {}
+        for method, kind in CAMS.items():
             for name in names:
                 with getattr(pytorch_grad_cam, kind)(model=model, target_layers=[model.get_submodule(name)]) as cam:
-                    cam(input_tensor=x, targets=[ClassifierOutputTarget(5)] * 2)
+                    found[f"{method}@{name}"] = cam(input_tensor=x, targets=[ClassifierOutputTarget(5)] * 2)
+        return found
 
     def ours() -> Any:
         return attribute_layers(model, x, target=5, method=tuple(CAMS), where=names)
 
-    return [pair("resnet18, 4 layers: 6 CAMs", model, ours, theirs, lambda *_: None, n)]
+    return [pair("resnet18, 4 layers: 7 CAMs", model, ours, theirs, as_pictures, n)]
+
+
+def as_pictures(found: Any, wanted: Any) -> float:
+    """The largest difference once ours is what pytorch-grad-cam makes of it: positive, scaled to 0..1, resized. The sign of
+    a principal component is arbitrary, so the nearer of the two counts."""
+    from pytorch_grad_cam.utils.image import scale_cam_image
+
+    gaps = []
+    for key, picture in wanted.items():
+        heat = found[key].heat.numpy()
+        signs = (1, -1) if key.startswith("eigen") else (1,)
+        maps = [scale_cam_image((sign * heat).clip(min=0), picture.shape[1:]) for sign in signs]
+        each = [[abs(scale_cam_image(m[i : i + 1])[0] - picture[i]).max() for m in maps] for i in range(len(picture))]
+        gaps.append(max(min(one) for one in each))
+    return float(max(gaps))
 
 
 def perturb(n: int) -> list[Row]:
     """Perturbation methods, against Captum's defaults and against its best number of perturbations per pass."""
-    import captum.attr
     from torchvision.models import resnet18
 
-    model, x, rows = resnet18().eval(), torch.randn(2, 3, 64, 64), []
+    rows = []
+    for title, x in {
+        "resnet18, 2 images": torch.randn(2, 3, 64, 64),
+        "resnet18, 1 image": torch.randn(1, 3, 64, 64),
+    }.items():
+        rows += perturbed(title, resnet18().eval(), x, n)
+    small = nn.Sequential(
+        nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(784, 9)
+    )
+    return rows + perturbed("small CNN, 2 images", small.eval(), torch.randn(2, 3, 64, 64), 3 * n)
+
+
+def perturbed(title: str, model: nn.Module, x: Tensor, n: int) -> list[Row]:
+    import captum.attr
+
+    rows = []
     mask = (torch.arange(64)[:, None] // 8 * 8 + torch.arange(64) // 8).repeat(3, 1, 1)
     window = {"sliding_window_shapes": (3, 16, 16), "strides": (3, 8, 8)}
     cases: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -206,34 +241,83 @@ def perturb(n: int) -> list[Row]:
                 with torch.no_grad():
                     return {"": explainer.attribute(x, target=5, perturbations_per_eval=many, **their)}
 
-            title = f"{method}, Captum with {many} a pass"
-            rows.append(pair(title, model, ours, theirs, (lambda *_: None) if drawn else largest, n))
+            rows.append(
+                pair(
+                    f"{title}: {method}, Captum with {many} a pass",
+                    model,
+                    ours,
+                    theirs,
+                    (lambda *_: None) if drawn else largest,
+                    n,
+                )
+            )
     return rows
 
 
 def single(n: int) -> list[Row]:
-    """Single input methods, against calling Captum directly."""
-    import captum.attr
-    from torchvision.models import vgg11
+    """Single input methods, against calling Captum directly: vgg11, resnet18, and a model so small that only what is done
+    around the model counts."""
+    from torchvision.models import resnet18, vgg11
 
-    model, x, rows = vgg11().eval(), torch.randn(4, 3, 64, 64), []
-    for module in model.modules():
+    tiny = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+    vgg, resnet = vgg11().eval(), resnet18().eval()
+    for module in vgg.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    for method, name in SINGLE.items():
-        options: dict[str, Any] = {"n_steps": 20} if method == "integrated_gradients" else {}
+    cases: dict[str, tuple[nn.Module, Tensor, tuple[str, ...], int]] = {
+        "vgg11, 4 images": (vgg, torch.randn(4, 3, 64, 64), tuple(SINGLE), n),
+        # Captum refuses the ReLUs that run twice
+        "resnet18, 4 images": (resnet, torch.randn(4, 3, 112, 112), tuple(SINGLE)[:4], n),
+        "MLP of 3 layers": (tiny, torch.randn(4, 8), tuple(SINGLE), 20 * n),
+    }
+    return [
+        one_method(f"{title}: {method}", model, x, method, times)
+        for title, (model, x, methods, times) in cases.items()
+        for method in methods
+    ]
 
-        def ours(method: str = method, options: dict[str, Any] = options) -> Any:
-            return {"": attribute(model, x, target=5, method=method, **options)}
 
-        def theirs(name: str = name, options: dict[str, Any] = options) -> Any:
-            return {"": getattr(captum.attr, name)(model).attribute(x, target=5, **options)}
+def one_method(title: str, model: nn.Module, x: Tensor, method: str, n: int) -> Row:
+    import captum.attr
 
-        rows.append(pair(f"vgg11: {method}", model, ours, theirs, largest, n))
+    options: dict[str, Any] = {"n_steps": 20} if method == "integrated_gradients" else {}
+    options |= {"baselines": torch.zeros_like(x[:1])} if method == "gradient_shap" else {}
+    # Captum computes how far it is from complete only when asked, ours always
+    asked = {"return_convergence_delta": True} if method == "integrated_gradients" else {}
+
+    def ours() -> Any:
+        return {"": attribute(model, x, target=5, method=method, **options)}
+
+    def theirs() -> Any:
+        found = getattr(captum.attr, SINGLE[method])(model).attribute(x, target=5, **options, **asked)
+        return {"": found[0] if asked else found}
+
+    return pair(title, model, ours, theirs, (lambda *_: None) if method == "gradient_shap" else largest, n)
+
+
+def targets(n: int) -> list[Row]:
+    """Ten classes of resnet18, against Captum class by class."""
+    import captum.attr
+    from torchvision.models import resnet18
+
+    model, x, classes, rows = resnet18().eval(), torch.randn(2, 3, 64, 64), list(range(10)), []
+    window = {"sliding_window_shapes": (3, 16, 16), "strides": (3, 8, 8)}
+    cases: dict[str, tuple[str, dict[str, Any]]] = {"saliency": ("Saliency", {}), "occlusion": ("Occlusion", window)}
+    for method, (name, own) in cases.items():
+
+        def ours(method: str = method, own: Any = own) -> Any:
+            return attribute_targets(model, x, classes, method=method, **own)
+
+        def theirs(name: str = name, own: Any = own) -> Any:
+            explainer = getattr(captum.attr, name)(model)
+            best = {"perturbations_per_eval": 16} if own else {}
+            return {one: explainer.attribute(x, target=one, **own, **best).detach() for one in classes}
+
+        rows.append(pair(f"resnet18, 10 targets: {method}", model, ours, theirs, largest, n))
     return rows
 
 
-PARTS = {"layers": layers, "cams": cams, "perturb": perturb, "single": single}
+PARTS = {"layers": layers, "cams": cams, "perturb": perturb, "single": single, "targets": targets}
 
 
 def main() -> None:

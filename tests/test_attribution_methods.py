@@ -330,10 +330,13 @@ def test_cams_are_what_their_papers_say(method, images):
     torch.testing.assert_close(positive.values[:, 0], expected.clamp(min=0))
 
 
-def test_eigen_cam_is_the_first_principal_component(images):
+@pytest.mark.parametrize("method", ["eigen_cam", "eigen_grad_cam"])
+def test_eigen_cams_are_the_first_principal_component(method, images):
     model = cnn().double()
-    activation = model[:5](images.double()).detach()
-    answer = attribute(model, images.double(), method="eigen_cam", layer="4")
+    activation = model[:5](images.double()).detach().requires_grad_()
+    gradient = torch.autograd.grad(model[5:](activation)[:, 2].sum(), activation)[0]
+    activation = activation.detach() * (gradient if method == "eigen_grad_cam" else 1)
+    answer = attribute(model, images.double(), target=2, method=method, layer="4")
     for sample, heat in zip(activation, answer.values, strict=True):
         points = sample.reshape(6, -1).T
         centred = points - points.mean(0)

@@ -54,7 +54,17 @@ def x_grad_cam(seen: Seen, *, relu_attributions: bool = False) -> Tensor:
 def eigen_cam(seen: Seen, *, relu_attributions: bool = False) -> Tensor:
     """The first principal component of the activations over positions (Muhammad and Yeasin 2020). It knows no target;
     its sign, which is arbitrary, is chosen to agree with the mean activation."""
-    flat = _channels_last(seen)
+    return _first_component(seen, seen.activation, relu_attributions)
+
+
+def eigen_grad_cam(seen: Seen, *, relu_attributions: bool = False) -> Tensor:
+    """The first principal component over positions of activation times gradient (Gildenblat 2021); its sign as in
+    eigen_cam."""
+    return _first_component(seen, seen.activation * seen.grad, relu_attributions)
+
+
+def _first_component(seen: Seen, value: Tensor, relu: bool) -> Tensor:
+    flat = _channels_last(seen, value)
     centred = flat - flat.mean(1, keepdim=True)
     centred = centred.to(torch.promote_types(centred.dtype, torch.float32))  # half types have no SVD
     component = torch.linalg.svd(centred, full_matrices=False).Vh[:, :1]
@@ -62,7 +72,7 @@ def eigen_cam(seen: Seen, *, relu_attributions: bool = False) -> Tensor:
     mean = flat.mean(2, keepdim=True)
     agree = (projected * (mean - mean.mean(1, keepdim=True))).sum(1, keepdim=True)
     found = _back(seen, projected * _sign(agree))
-    return F.relu(found) if relu_attributions else found
+    return F.relu(found) if relu else found
 
 
 def _sign(x: Tensor) -> Tensor:
@@ -88,12 +98,12 @@ def _map(seen: Seen, weighted: Tensor, relu: bool) -> Tensor:
     return F.relu(summed) if relu else summed
 
 
-def _channels_last(seen: Seen) -> Tensor:
+def _channels_last(seen: Seen, value: Tensor) -> Tensor:
     """(batch, positions, channels)"""
     kept = _spatial(seen)
     if not kept:
-        raise ValueError(f"eigen_cam compares positions, and {seen.site} has none; choose a layer with spatial or time axes")
-    moved = seen.activation.movedim(kept, tuple(range(1, len(kept) + 1)))
+        raise ValueError(f"this compares positions, and {seen.site} has none; choose a layer with spatial or time axes")
+    moved = value.movedim(kept, tuple(range(1, len(kept) + 1)))
     return moved.flatten(len(kept) + 1).flatten(1, len(kept))
 
 

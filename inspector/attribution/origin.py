@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inspector.provenance import provenance
 
-_SAMPLED = 256
+_SAMPLED = 32
 _made: WeakKeyDictionary[nn.Module, tuple[list[Any], dict[str, Any]]] = WeakKeyDictionary()
 
 

@@ -231,6 +231,7 @@ METHODS = Methods(
         "layer_cam": _layer(cams.layer_cam, paper="Jiang 2021"),
         "x_grad_cam": _layer(cams.x_grad_cam, paper="Fu 2020"),
         "eigen_cam": _layer(cams.eigen_cam, _look, needs="activation", passes="1 + 0", paper="Muhammad 2020"),
+        "eigen_grad_cam": _layer(cams.eigen_grad_cam, paper="Gildenblat 2021"),
         "score_cam": _layer(paths.flown, masked_cams.score_cam, needs="perturbation", passes="batched", paper="Wang 2020"),
         "ablation_cam": _layer(
             paths.flown, masked_cams.ablation_cam, needs="perturbation", passes="batched", paper="Desai 2020"

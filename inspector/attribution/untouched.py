@@ -10,6 +10,8 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -95,28 +97,24 @@ def _same_modules(model: nn.Module) -> Iterator[None]:
             module.training = False  # not .eval(): a module's own train() may do more than set the mode
         yield
     finally:
-        for module, state in zip(modules, before, strict=True):
-            _restore(module, *state)
+        for now, earlier in chain.from_iterable(before):
+            if now or earlier:
+                _make_same(now, earlier)
         for buffer, version, saved in buffers:
             if buffer._version != version:
                 with torch.no_grad():
                     buffer.copy_(saved)
 
 
-def _state(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
-    inner = {name: dict(module.__dict__[name]) for name in _INNER if name in module.__dict__}
-    return dict(module.__dict__), inner
-
-
-def _restore(module: nn.Module, attributes: dict[str, Any], inner: dict[str, dict[Any, Any]]) -> None:
-    _make_same(module.__dict__, attributes)
-    for name, content in inner.items():
-        _make_same(module.__dict__[name], content)
+def _state(module: nn.Module) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """The module's dictionaries with what they hold: its attributes, and then parameters, submodules, hooks and so on."""
+    own = module.__dict__
+    return [(own, dict(own)), *((own[name], dict(own[name])) for name in _INNER if name in own)]
 
 
 def _make_same(now: dict[Any, Any], before: dict[Any, Any]) -> None:
     """Give a dictionary its earlier content back, itself staying the same object."""
-    if now.keys() == before.keys() and all(now[key] is value for key, value in before.items()):
+    if len(now) == len(before) and all(map(is_, now.values(), before.values())) and list(now) == list(before):
         return
     now.clear()
     now.update(before)
