@@ -24,8 +24,8 @@ HEAD = [
     "are from summing to the difference of outputs, as a share of it, where the method claims that they do. *Captum*: the",
     "largest difference from Captum's class, as a share of the largest value, where the method is deterministic and Captum",
     "has it: `raises` where Captum does, `does not sum` where it is wrong by its own claim, `shape` where its answer has",
-    "other axes. Two sound answers of deep_lift may differ at a MaxPool; of guided_backprop and deconvolution, Captum misses",
-    "the ReLUs that are no modules. Closed forms and planted evidence are held by the tests.",
+    "other axes. Two sound answers of deep_lift may differ at a MaxPool; in guided_backprop and deconvolution, Captum",
+    "misses ReLUs that are no modules. Closed forms and planted evidence are held by the tests.",
     "",
 ]
 
