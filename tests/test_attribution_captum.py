@@ -142,7 +142,7 @@ def test_the_numbers_of_captums_own_tests(method):
     values = answer.values if isinstance(answer.values, tuple) else (answer.values,)
     found = torch.cat([value.reshape(-1) for value in values])
     torch.testing.assert_close(
-        found, torch.tensor(expected).float().reshape(-1), atol=0.5 if "n_steps" in options else 1e-3, rtol=0
+        found, torch.tensor(expected).float().reshape(-1), atol=0.1 if "n_steps" in options else 1e-3, rtol=0
     )
 
 
