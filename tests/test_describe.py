@@ -8,12 +8,13 @@ import made_records as made
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from inspector import describe
-from inspector.records import Comparison, History, Samples, Store, Task
+from inspector import capture, describe
+from inspector.records import Comparison, Coverage, Finding, History, Samples, Status, Store, Task
 from inspector.words.english import ENGLISH
 from inspector.words.facts import target_of, wilson
-from inspector.words.say import Say, percent
+from inspector.words.say import Say
 
 SPOKEN = {
     "assessment": made.assessment,
@@ -21,6 +22,8 @@ SPOKEN = {
     "series": made.series_attribution,
     "tokens": made.token_attribution,
     "rows": made.row_attribution,
+    "function": lambda: replace(made.row_attribution(), target=abs, baselines=abs),
+    "own baseline": lambda: replace(made.row_attribution(), target=None, baselines=torch.rand(1, 18)),
     "comparison": made.images_compared,
     "history": made.history,
     "findings": lambda: made.history().findings,
@@ -39,7 +42,8 @@ SPOKEN = {
 @pytest.mark.parametrize("name", SPOKEN)
 def test_a_record_is_told_in_full_sentences_without_a_hole(name):
     text = describe(SPOKEN[name]())
-    assert text.endswith((".", "last", ".2"))
+    assert all(line.endswith((".", "!", "?")) for line in text.splitlines())
+    assert not re.search(r"\b(1|One|one) \w+s (are|were)\b", text)
     assert not re.search(r"[{}]|None|nan\b", text)
     assert "  " not in text
 
@@ -48,6 +52,105 @@ def test_a_second_language_is_one_table():
     shouted = {key: sentence.upper() if "{" not in sentence else f"!{sentence}" for key, sentence in ENGLISH.items()}
     assert describe(made.assessment(), words=shouted).startswith("!")
     assert describe(made.assessment(), words={}) == describe(made.assessment())
+
+
+# Words of the language itself; names, reasons and advice in the records of these tests have none of them.
+OF_ENGLISH = {"the", "of", "and", "is", "are", "with", "samples", "sample", "not", "than", "has", "from", "calls", "modules"}
+OF_ENGLISH |= {
+    "average",
+    "interval",
+    "step",
+    "steps",
+    "number",
+    "model",
+    "values",
+    "positions",
+    "everywhere",
+    "function",
+    "tensor",
+}
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_nothing_but_the_table_is_english(name):
+    other = {key: re.sub(r"[A-Za-z]+(?![^{]*\})", "ж", sentence) for key, sentence in ENGLISH.items()}
+    record = plain(SPOKEN[name]())
+    left = {word.lower() for word in re.findall(r"[A-Za-z]+", describe(record, words=other))}
+    assert left & OF_ENGLISH == set()
+
+
+def plain(record):
+    """The record without words of its own: reasons, messages and warnings are told as they are."""
+    if isinstance(record, Comparison):
+        return replace(record, warnings=())
+    if isinstance(record, History):
+        return replace(record, findings=[plain(found) for found in record.findings])
+    if isinstance(record, Finding):
+        return replace(record, message="wrong", advice="")
+    if isinstance(record, list):
+        return [plain(item) for item in record]
+    if isinstance(record, Coverage):
+        return Coverage({path: Status(s.module, s.calls, None if s.calls else "gone") for path, s in record.items()})
+    if isinstance(record, Store):
+        for call in (record[name] for name in record):
+            call.why = dict.fromkeys(call.why, "gone")
+        kept = plain(record.coverage)
+        record.coverage_of = lambda: kept
+    return record
+
+
+def test_every_sentence_for_one_has_a_sentence_for_many_and_takes_no_other_fields():
+    fields = {key: {name for _, name, _, _ in string.Formatter().parse(text) if name} for key, text in ENGLISH.items()}
+    for key in (key for key in ENGLISH if key.endswith(".one") and key != "finding.one"):
+        many = key.removesuffix(".one")
+        assert many in ENGLISH, key
+        assert fields[key] <= fields[many] | {"n"}, key
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda: made.image_attribution(n=1),
+        lambda: made.image_attribution(n=1).samples,
+        lambda: made.summarized(modules=0),
+        lambda: made.store(modules=0),
+        lambda: made.comparison_of(lambda seed: made.image_attribution(n=1), labels=("saliency", "random")),
+        lambda: made.assessed(torch.tensor([[1, 0], [0, 0]]), "one", 2),
+        lambda: History("epoch", {"loss": (np.arange(1), np.ones(1))}),
+        lambda: Coverage({"a": Status("Linear", 1)}),
+    ],
+)
+def test_one_is_told_as_one(record):
+    text = describe(record())
+    assert not re.search(r"\b(1|one) (samples|methods|modules|rows|calls|steps|epochs|classes|sites|controls)\b", text, re.I)
+
+
+def test_a_batch_of_none_explains_nothing():
+    some = made.image_attribution(n=2)
+    none = replace(some, samples=some.samples[:0], values=some.values[:0], target=None, delta=None)
+    assert describe(none) == "integrated_gradients explains nothing: the batch is empty."
+
+
+def test_what_is_not_finite_is_not_called_zero():
+    record = made.image_attribution(2)
+    text = describe(replace(record, values=torch.full_like(record.values, float("nan"))))
+    assert "not finite" in text
+    assert "zero" not in text
+
+
+def test_groups_that_fare_alike_have_no_best_and_no_worst():
+    record = made.assessment()
+    rows = {label: replace(g, accuracy=0.9) for label, g in record.groups["age"].items()}
+    text = describe(replace(record, groups={"age": rows}))
+    assert "By age the groups fare alike: 90.0% right" in text
+    assert "worst for" not in text
+
+
+def test_a_value_that_is_missing_by_nature_is_not_missed():
+    model = nn.Sequential(nn.LSTM(3, 4), nn.Identity())
+    with capture(model, what=("output", "gates")) as store:
+        model(torch.randn(5, 2, 3))
+    assert "has no value" not in describe(store)
 
 
 def test_every_sentence_is_a_template_of_named_fields():
@@ -64,8 +167,8 @@ def test_what_there_are_no_words_for_is_refused():
 
 @pytest.mark.parametrize(("share", "text"), [(0.5, "50.0%"), (0.0, "0.0%"), (1e-6, "less than 0.1%"), (1.0, "100.0%")])
 def test_percentages_round_nothing_away(share, text):
-    assert percent(share) == text
-    assert percent(1 - 1e-9) == "more than 99.9%"
+    assert Say().percent(share) == text
+    assert Say().percent(1 - 1e-9) == "more than 99.9%"
 
 
 def test_lists_are_bounded():
@@ -145,8 +248,8 @@ def test_maps_that_are_zero_or_broken_are_no_explanation():
     values[0] = 0
     values[1, 0, 0, 0] = float("nan")
     text = describe(replace(record, values=values))
-    assert "1 of 2 samples got zero everywhere" in text
-    assert "1 of the values are not finite" in text
+    assert "One of 2 samples got zero everywhere" in text
+    assert "One of the values is not finite" in text
     assert "carry" not in describe(replace(record, values=torch.zeros_like(values)))
 
 
@@ -173,7 +276,7 @@ def test_the_best_method_is_told_with_its_interval_and_its_ties():
     record = made.images_compared()
     mean, low, high = record.scores.interval("integrated_gradients", "deletion")
     text = describe(record)
-    assert f"best is integrated_gradients with {mean:.3g} [{low:.3g}, {high:.3g}]" in text
+    assert f"the best is integrated_gradients with {mean:.3g} on average (95% interval {low:.3g} to {high:.3g})" in text
     assert "cannot be told apart" in text
 
 
@@ -192,7 +295,7 @@ def test_disagreement_is_told_with_its_number():
     at = [record.labels.index(label) for label in record.methods]
     pairs = [record.agreement["spearman"][i, j].item() for i in at for j in at if i < j]
     text = describe(record)
-    assert f"The methods disagree: spearman {sum(pairs) / len(pairs):.2f} on average" in text
+    assert f"The methods disagree: Spearman {sum(pairs) / len(pairs):.2f} on average" in text
     assert "The methods agree: " in describe(replace(record, agreement={"spearman": torch.ones(4, 4)}))
 
 
@@ -260,10 +363,10 @@ def test_a_store_tells_the_first_broken_site_and_its_dead_channels():
     record["features.2.conv"].values["output"][0, 0, 0, 0] = float("nan")
     record["features.5.conv"].values["output"][0, 0, 0, 0] = float("inf")
     text = describe(record)
-    assert "Not finite: features.2.conv and features.5.conv. The first in run order is features.2.conv." in text
+    assert "Not finite: features.2.conv and features.5.conv. It began at features.2.conv." in text
     assert "features.0.conv (1 of 8)" in text
     assert "aux (the branch was not taken)" in text
-    assert "There is no grad at 1 site: backward did not run inside the block." in text
+    assert "grad has no value at one site: backward did not run inside the block." in text
 
 
 def test_an_empty_store_says_so():
@@ -277,4 +380,4 @@ def test_a_summary_that_was_not_run_claims_nothing():
 
 def test_samples_tell_their_rarest_and_most_common_class():
     record = Samples(torch.zeros(5, 3), torch.tensor([0, 1, 1, 1, 0]), names={"classes": ["cat", "dog"]})
-    assert "from 2 of cat to 3 of dog" in describe(record)
+    assert "the rarest is cat with 2, the most common dog with 3." in describe(record)

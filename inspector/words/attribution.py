@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inspector.records import Attribution
+from inspector.tensors import shape_text
 from inspector.words.facts import Piece, baseline_of, pieces, target_of, tokens_of
-from inspector.words.say import Say, figure, percent, plural
+from inspector.words.say import Say
 
 MANY = 10  # positions from which it means something that few of them carry most
 GOOD = 0.05  # error of the sum, as a share of the largest sum, up to which it is called good
@@ -17,38 +19,61 @@ GOOD = 0.05  # error of the sum, as a share of the largest sum, up to which it i
 
 def tell(a: Attribution, say: Say) -> list[str]:
     """Paragraphs: what was done, what came out for each explained input, and what to doubt."""
+    if not len(a.samples):
+        return [_what(a, say)]
     parts = pieces(a)
     told = [" ".join(_piece(a, piece, say)) for piece in parts]
     return [_what(a, say), *told, " ".join([*_sums(a, say), say("attribution.doubt")])]
 
 
 def _what(a: Attribution, say: Say) -> str:
-    n, base = len(a.samples), baseline_of(a)
+    named = {"method": a.method or say("attribution.name")}
+    named["layer"] = say("attribution.at_layer", layer=a.layer) if a.layer is not None else ""
+    if not len(a.samples):
+        return say("attribution.nothing", **named)
+    base = _baseline(a, say)
+    baseline = say("attribution.baseline", baseline=base) if base else ""
+    return say.of(len(a.samples), "attribution.what", target=_target(a, say), baseline=baseline, **named)
+
+
+def _target(a: Attribution, say: Say) -> str:
+    if a.target is None:
+        return say("attribution.no_target")
+    if callable(a.target) and not isinstance(a.target, Tensor):
+        return _function(a.target, say)
     target = target_of(a)
-    return say(
-        "attribution.what",
-        method=a.method or "A method",
-        layer=say("attribution.at_layer", layer=a.layer) if a.layer is not None else "",
-        target=say("attribution.target", target=target) if target else say("attribution.varying_target"),
-        n=f"{n:,}",
-        s=plural(n),
-        baseline=say("attribution.baseline", baseline=base) if base else "",
-    )
+    return say("attribution.target", target=target) if target else say("attribution.varying_target")
+
+
+def _baseline(a: Attribution, say: Say) -> str:
+    """In words what the explanation is measured against; "" where nothing was given."""
+    given = a.baselines
+    if callable(given) and not isinstance(given, Tensor):
+        return _function(given, say)
+    if isinstance(given, Tensor) and given.unique().numel() != 1:
+        return say("attribution.tensor", shape=shape_text(given))
+    return baseline_of(a)
+
+
+def _function(given: Any, say: Say) -> str:
+    return say("attribution.function", name=getattr(given, "__qualname__", type(given).__name__))
 
 
 def _piece(a: Attribution, piece: Piece, say: Say) -> Iterator[str]:
     part = say("attribution.part", name=piece.name) if piece.name else ""
     broken = int((~torch.isfinite(piece.values)).sum())
     if broken:
-        yield say("attribution.broken", count=f"{broken:,}")
+        yield say.of(broken, "attribution.broken")
     if piece.heat is None:
         yield say("attribution.no_positions", part=part, shape="×".join(map(str, piece.values.shape)))
         return
     heat = piece.heat.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0).flatten(1)
-    silent = int((heat == 0).all(dim=1).sum())
+    lost = ~torch.isfinite(piece.heat.detach().cpu().flatten(1)).any(dim=1)  # nothing is known of these, not even zero
+    silent = int(((heat == 0).all(dim=1) & ~lost).sum())
     if silent:
-        yield say("attribution.zero", count=f"{silent:,}", n=f"{len(heat):,}")
-    if silent < len(heat):
+        every = silent == len(heat)
+        yield say("attribution.all_zero") if every else say.of(silent, "attribution.zero", all=f"{len(heat):,}")
+    if silent + int(lost.sum()) < len(heat):
         yield from _spread(heat, part, say)
         yield from _signs(heat, say)
         yield from _strongest(a, piece, heat, say)
@@ -64,8 +89,10 @@ def _spread(heat: Tensor, part: str, say: Say) -> Iterator[str]:
         return
     top = max(1, round(positions / 10))
     held = (size.topk(top, dim=1).values.sum(dim=1) / size.sum(dim=1)).mean().item()
-    even = percent(top / positions)
-    yield say("attribution.spread", part=part, top=f"{top:,}", positions=f"{positions:,}", share=percent(held), even=even)
+    even = say.percent(top / positions)
+    yield say(
+        "attribution.spread", part=part, top=f"{top:,}", positions=f"{positions:,}", share=say.percent(held), even=even
+    )
 
 
 def _signs(heat: Tensor, say: Say) -> Iterator[str]:
@@ -73,7 +100,7 @@ def _signs(heat: Tensor, say: Say) -> Iterator[str]:
         yield say("attribution.unsigned")
     else:
         positive = heat.clamp(min=0).sum().item() / heat.abs().sum().item()
-        yield say("attribution.signs", positive=percent(positive), negative=percent(1 - positive))
+        yield say("attribution.signs", positive=say.percent(positive), negative=say.percent(1 - positive))
 
 
 def _strongest(a: Attribution, piece: Piece, heat: Tensor, say: Say) -> Iterator[str]:
@@ -81,7 +108,9 @@ def _strongest(a: Attribution, piece: Piece, heat: Tensor, say: Say) -> Iterator
     if names:
         mean = heat.mean(dim=0)
         order = mean.abs().argsort(descending=True)[:3].tolist()
-        yield say("attribution.strongest", items=say.listing(f"{names[i]} ({mean[i].item():+.3g})" for i in order))
+        yield say.of(
+            len(a.samples), "attribution.strongest", items=say.listing(f"{names[i]} ({mean[i].item():+.3g})" for i in order)
+        )
 
 
 def _names(a: Attribution, piece: Piece, length: int) -> list[str]:
@@ -102,7 +131,7 @@ def _evidence(a: Attribution, heat: Tensor, say: Say) -> Iterator[str]:
     share = ((size * true).sum(dim=1)[kept] / size.sum(dim=1)[kept]).mean().item()
     area = true[kept].double().mean().item()
     ratio = say("attribution.evidence_ratio", ratio=f"{share / area:.1f}")
-    yield say("attribution.evidence", share=percent(share), area=percent(area), ratio=ratio)
+    yield say("attribution.evidence", share=say.percent(share), area=say.percent(area), ratio=ratio)
 
 
 def _coarse(piece: Piece, say: Say) -> Iterator[str]:
@@ -126,4 +155,4 @@ def _sums(a: Attribution, say: Say) -> Iterator[str]:
     value = off[worst].item()
     share = value / largest if largest else float("nan")
     key = "attribution.delta_good" if share <= GOOD or value == 0 else "attribution.delta_bad"
-    yield say(key, worst=figure(value), index=worst, share=percent(share))
+    yield say(key, worst=say.figure(value), index=worst, share=say.percent(share))

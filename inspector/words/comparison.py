@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from inspector.records import Comparison, Cost
 from inspector.records.resampling import Interval
-from inspector.words.say import Say, figure, plural
+from inspector.words.say import Say, ended
 
 FEW = 8  # samples below which an interval says little
 AGREE, PART = 0.7, 0.4  # mean rank correlation from which methods are said to agree, and to agree in part
@@ -20,15 +20,15 @@ def tell(c: Comparison, say: Say) -> list[str]:
     """Paragraphs: what was compared, one for each metric, agreement, cost, and the warnings of the record."""
     told = [" ".join(_metric(c, metric, say)) for metric in c.scores.metrics]
     agreed = [text for name in c.agreement for text in _agreement(c, name, say)]
-    warned = [say("comparison.warning", warning=warning) for warning in c.warnings]
+    warned = [say("comparison.warning", warning=ended(warning)) for warning in c.warnings]
     return [_what(c, say), *told, *agreed, *_cost(c, say), *warned]
 
 
 def _what(c: Comparison, say: Say) -> str:
     methods, n = c.methods, len(c.samples)
-    controls = say("comparison.controls", controls=say.listing(c.controls)) if c.controls else ""
-    text = say("comparison.what", methods=len(methods), s=plural(len(methods)), n=f"{n:,}", controls=controls)
-    return f"{text} {say('comparison.few', n=n)}" if n < FEW else text
+    controls = say.of(len(c.controls), "comparison.controls", controls=say.listing(c.controls)) if c.controls else ""
+    text = say.of(len(methods), "comparison.what", samples=say.of(n, "count.samples"), controls=controls)
+    return f"{text} {say('comparison.few')}" if n < FEW else text
 
 
 def _metric(c: Comparison, metric: str, say: Say) -> Iterator[str]:
@@ -40,7 +40,7 @@ def _metric(c: Comparison, metric: str, say: Say) -> Iterator[str]:
     if defined and better in ("high", "low"):
         yield from _ranked(c, metric, defined, better, say)
     elif defined:
-        values = say.listing(f"{label} {figure(interval.mean)}" for label, interval in defined.items())
+        values = say.listing(f"{label} {say.figure(interval.mean)}" for label, interval in defined.items())
         yield say("comparison.direction", metric=metric, values=values)
     if undefined:
         yield say("comparison.undefined", metric=metric, labels=say.listing(undefined))
@@ -49,12 +49,19 @@ def _metric(c: Comparison, metric: str, say: Say) -> Iterator[str]:
 def _ranked(c: Comparison, metric: str, defined: dict[str, Interval], better: str, say: Say) -> Iterator[str]:
     pick = max if better == "high" else min
     best = pick(defined, key=lambda label: defined[label][0])
-    mean, low, high = map(figure, defined[best])
-    yield say("comparison.best", metric=metric, better=better, label=best, mean=mean, low=low, high=high)
+    yield best_of(metric, better, best, defined[best], len(defined), say)
     tied = [label for label in defined if label != best and not c.difference(best, label, metric).excludes_zero]
     if tied:
         yield say("comparison.tie", labels=say.listing(tied))
     yield from _against_controls(c, metric, list(defined), better, say)
+
+
+def best_of(metric: str, better: str, label: str, found: Interval, count: int, say: Say) -> str:
+    """Which of so many is best by a metric, with what the metric measures."""
+    direction, known = say(f"better.{better}"), say.known(f"metric.{metric}")
+    meaning = say("metric.meaning", meaning=known, better=direction) if known else direction
+    mean, interval = say.figure(found.mean), say.interval(found.low, found.high)
+    return say.of(count, "comparison.best", metric=metric, meaning=meaning, label=label, mean=mean, interval=interval)
 
 
 def _against_controls(c: Comparison, metric: str, labels: list[str], better: str, say: Say) -> Iterator[str]:
@@ -65,7 +72,7 @@ def _against_controls(c: Comparison, metric: str, labels: list[str], better: str
         key = ("comparison.none_beats", "comparison.also_none")[i > 0]
         if beating:
             key = ("comparison.beats", "comparison.also_beats")[i > 0]
-        yield say(key, count=len(beating), methods=len(labels), labels=say.listing(beating), control=control)
+        yield say.of(len(labels), key, count=len(beating), labels=say.listing(beating), control=control)
 
 
 def beats(c: Comparison, label: str, control: str, metric: str, better: str) -> bool:
@@ -82,11 +89,13 @@ def _agreement(c: Comparison, name: str, say: Say) -> Iterator[str]:
         return
     mean, (first, second) = sum(pairs.values()) / len(pairs), min(pairs, key=lambda pair: pairs[pair])
     key = "agree" if mean >= AGREE else "partly" if mean >= PART else "disagree"
-    key = key if name in RANKED else "overlap"  # what 0.5 means is known of correlations only
-    lowest = f"{pairs[first, second]:.2f}"
-    yield say(
-        f"comparison.{key}", name=name, mean=f"{mean:.2f}", first=c.labels[first], second=c.labels[second], lowest=lowest
-    )
+    if name not in RANKED:  # what 0.5 means is known of correlations only
+        key = name if name in ("top_k", "sign") else "overlap"
+    lowest = pairs[first, second]
+    numbers = {"mean": f"{mean:.2f}", "lowest": f"{lowest:.2f}"}
+    numbers |= {"share": say.percent(mean), "lowest_share": say.percent(lowest)}
+    named = {"name": say.known(f"agreement.{name}") or name, "first": c.labels[first], "second": c.labels[second]}
+    yield say(f"comparison.{key}", **named, **numbers)
 
 
 def _cost(c: Comparison, say: Say) -> Iterator[str]:
@@ -94,5 +103,5 @@ def _cost(c: Comparison, say: Say) -> Iterator[str]:
     if len(costs) < 2 or not all(costs.values()):
         return
     cheap, dear = min(costs, key=lambda label: costs[label]), max(costs, key=lambda label: costs[label])
-    text = {label: say("comparison.seconds", seconds=figure(seconds)) for label, seconds in costs.items()}
+    text = {label: say("comparison.seconds", seconds=say.figure(seconds)) for label, seconds in costs.items()}
     yield say("comparison.cost", cheap=cheap, cheap_cost=text[cheap], dear=dear, dear_cost=text[dear])

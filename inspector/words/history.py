@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.records import Finding, History
 from inspector.records.stats import Column
-from inspector.words.say import Say, figure
+from inspector.words.say import Say, ended
 
 SHOWN = 6
 HELD_OUT = ("val_", "valid_", "validation_", "test_", "eval_", "val/", "val.")
@@ -16,11 +16,11 @@ HELD_OUT = ("val_", "valid_", "validation_", "test_", "eval_", "val/", "val.")
 
 def tell(h: History, say: Say) -> list[str]:
     """Paragraphs: findings first, then each scalar, then training against held-out data."""
-    name = str(h.meta.get("class") or "A training")
+    name = str(h.meta.get("class") or say("history.name"))
     count = max((len(steps) for steps, _ in h.scalars.values()), default=0) or len(h.stats.steps)
     if not count:
         return [say("history.nothing", name=name)]
-    head = say("history.what", name=name, count=f"{count:,}", unit=h.unit)
+    head = say.of(count, "history.what", name=name, count=say.of(count, f"count.{h.unit}"))
     scalars = [" ".join(_scalar(h, scalar, say)) for scalar in list(h.scalars)[:SHOWN]]
     return [head, *_findings(h, say), *scalars, *_against_held_out(h, say)]
 
@@ -36,17 +36,25 @@ def tell_findings(findings: Sequence[Finding], say: Say, *, unit: str = "step") 
     if not findings:
         return [say("finding.none")]
     ordered = sorted(findings, key=lambda finding: finding.step)
-    told = [say("history.found" if len(ordered) > 1 else "history.one_found", count=len(ordered))]
+    told = [say.of(len(ordered), "history.found")]
     told += [_finding(finding, unit, say) for finding in ordered[:SHOWN]]
     rest = len(ordered) - SHOWN
-    return told + ([say("history.more_findings", count=rest)] if rest > 0 else [])
+    return told + ([say.of(rest, "history.more_findings")] if rest > 0 else [])
 
 
 def _finding(finding: Finding, unit: str, say: Say) -> str:
-    advice = f" {finding.advice[:1].upper()}{finding.advice[1:]}" if finding.advice else ""
-    value, threshold = figure(finding.value), figure(finding.threshold)
+    advice = f" {ended(finding.advice[:1].upper() + finding.advice[1:])}" if finding.advice else ""
+    value, threshold = say.figure(finding.value), say.figure(finding.threshold)
     message = finding.message.rstrip(".")
-    return say("finding.one", unit=unit, step=finding.step, message=message, value=value, threshold=threshold, advice=advice)
+    return say(
+        "finding.one",
+        unit=say(f"unit.{unit}"),
+        step=finding.step,
+        message=message,
+        value=value,
+        threshold=threshold,
+        advice=advice,
+    )
 
 
 def _scalar(h: History, name: str, say: Say) -> Iterator[str]:
@@ -54,16 +62,16 @@ def _scalar(h: History, name: str, say: Say) -> Iterator[str]:
     good = np.isfinite(values)
     if not good.all():
         first = int(steps[~good][0])
-        count, n = int((~good).sum()), len(values)
-        yield say("history.broken_scalar", scalar=name, count=f"{count:,}", n=f"{n:,}", unit=h.unit, step=first)
+        every, unit = say.of(len(values), f"count.{h.unit}"), say(f"unit.{h.unit}")
+        yield say.of(int((~good).sum()), "history.broken_scalar", scalar=name, all=every, unit=unit, step=first)
     if good.sum() < 2:
         return
     steps, values = steps[good], values[good]
     falls = values[-1] <= values[0]
     at = int(values.argmin() if falls else values.argmax())
-    ends = {"first": figure(values[0]), "last": figure(values[-1]), "best": figure(values[at])}
+    ends = {"first": say.figure(values[0]), "last": say.figure(values[-1]), "best": say.figure(values[at])}
     extreme = say("history.lowest" if falls else "history.highest")
-    yield say("history.scalar", scalar=name, extreme=extreme, unit=h.unit, step=int(steps[at]), **ends)
+    yield say("history.scalar", scalar=name, extreme=extreme, unit=say(f"unit.{h.unit}"), step=int(steps[at]), **ends)
 
 
 def _against_held_out(h: History, say: Say) -> Iterator[str]:
@@ -74,7 +82,7 @@ def _against_held_out(h: History, say: Say) -> Iterator[str]:
             continue
         held = h.scalars[name]
         if len(seen[1]) and len(held[1]) and np.isfinite([seen[1][-1], held[1][-1]]).all():
-            values = {"value": figure(float(seen[1][-1])), "held": figure(float(held[1][-1]))}
+            values = {"value": say.figure(float(seen[1][-1])), "held": say.figure(float(held[1][-1]))}
             yield say("history.gap", scalar=name[len(prefix or "") :], **values)
         if "loss" in name.lower():
             yield from _overfit(h, name, name[len(prefix or "") :], say)
@@ -89,8 +97,10 @@ def _overfit(h: History, held: str, training: str, say: Say) -> Iterator[str]:
     fallen, risen = values[0] - values[at], values[-1] - values[at]
     ahead = seen[-1] < seen[round(at / (len(values) - 1) * (len(seen) - 1))]
     if at < len(values) - 1 and risen > 0.1 * max(fallen, 0.0) and risen > 0 and ahead:
-        numbers = {"best": figure(values[at]), "last": figure(values[-1]), "now": figure(seen[-1])}
-        yield say("history.overfit", scalar=held, unit=h.unit, step=int(steps[at]), training=training, **numbers)
+        numbers = {"best": say.figure(values[at]), "last": say.figure(values[-1]), "now": say.figure(seen[-1])}
+        yield say(
+            "history.overfit", scalar=held, unit=say(f"unit.{h.unit}"), step=int(steps[at]), training=training, **numbers
+        )
 
 
 def _finite(h: History, name: str) -> tuple[Column, Column]:
