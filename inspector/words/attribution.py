@@ -50,7 +50,7 @@ def _baseline(a: Attribution, say: Say) -> str:
     given = a.baselines
     if callable(given) and not isinstance(given, Tensor):
         return _function(given, say)
-    if isinstance(given, Tensor) and given.unique().numel() != 1:
+    if isinstance(given, Tensor) and given.numel() and bool((given != given.reshape(-1)[0]).any()):
         return say("attribution.tensor", shape=shape_text(given))
     return baseline_of(a)
 
