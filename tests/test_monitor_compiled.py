@@ -1,5 +1,7 @@
 """A compiled model stays compiled: the hooks are in its graph, and one that came too late says so."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -66,6 +68,126 @@ def test_a_monitor_that_comes_too_late_says_so_and_names_the_cure():
     assert monitor.history.stats.where(kind="param_grad").rows > 0
 
 
-def test_gradients_of_outputs_are_refused_where_they_cannot_be_had():
-    with pytest.raises(ValueError, match="compiled model"):
-        Monitor(torch.compile(mlp()), what=("output", "grad")).start()
+class Shortcut(nn.Module):
+    """What a gradient hook could trip over: an output written to in place, a tuple, a module that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.pair = nn.Linear(4, 4), nn.ReLU(inplace=True), Pair()
+
+    def forward(self, x):
+        h = self.act(self.first(x))
+        one, other = self.pair(self.first(h))
+        return one + other * h
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x * 2, x.square()
+
+
+def true_gradients(eager, x):
+    """The gradient of each module's output, from an eager twin whose outputs are kept before anything writes to them."""
+    twin, kept = copy.deepcopy(eager), []
+    twin.act.inplace = False
+
+    def keep(name):
+        def hook(module, args, output):
+            for i, part in enumerate(output if isinstance(output, tuple) else [output]):
+                part.retain_grad()
+                kept.append((f"{name}[{i}]" if isinstance(output, tuple) else name, part))
+
+        return hook
+
+    for name, module in twin.named_modules():
+        module.register_forward_hook(keep(name))
+    twin(x).square().sum().backward()
+    found = {}
+    for name, part in kept:
+        found.setdefault(name, []).append(part.grad.flatten())
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_gradients_of_outputs_of_a_compiled_model_are_the_true_ones_in_one_graph(backend):
+    torch.compiler.reset()
+    eager, batches = Shortcut(), [torch.randn(5, 4) for _ in range(3)]
+    model = torch.compile(eager, fullgraph=True, backend=backend)
+    torch._dynamo.utils.counters.clear()
+    with Monitor(model, every=1, what=("output", "grad", "param_grad")) as monitor:
+        steps(model, monitor, batches)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+    for step, x in enumerate(batches, 1):
+        true = true_gradients(eager, x)
+        rows = monitor.history.stats.where(kind="grad", step=step)
+        assert set(rows.unique("name")) == set(true)
+        for name, grad in true.items():
+            found = dict(zip(*(rows.where(name=name)[c].tolist() for c in ("statistic", "value")), strict=True))
+            assert found["n"] == grad.numel()
+            assert found["rms"] == pytest.approx(grad.square().mean().sqrt().item(), rel=1e-5)
+            assert found["max"] == pytest.approx(grad.max().item(), rel=1e-5)
+
+
+def test_watching_gradients_changes_nothing_in_a_compiled_model():
+    eager, x = Shortcut(), torch.randn(5, 4)
+    found = []
+    for monitored in (False, True):
+        torch.compiler.reset()
+        twin = copy.deepcopy(eager)
+        model = torch.compile(twin, fullgraph=True, backend="aot_eager")
+        monitor = Monitor(model, every=1, what=("output", "grad"))
+        if monitored:
+            monitor.start()
+        output = model(x)
+        output.square().sum().backward()
+        found.append([output.detach(), *(p.grad for p in twin.parameters())])
+        monitor.stop()
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_two_compiled_instances_of_one_class_are_watched_at_once():
+    torch.compiler.reset()
+    models = [mlp(), mlp()]
+    models[1][0].weight.data *= 10
+    x = torch.randn(5, 4)
+    compiled_ones = [torch.compile(eager, fullgraph=True, backend="aot_eager") for eager in models]
+    monitors = [Monitor(model, every=1, what=("output", "grad")).start() for model in compiled_ones]
+    for model, monitor in zip(compiled_ones, monitors, strict=True):
+        steps(model, monitor, [x, x])
+    for eager, monitor in zip(models, monitors, strict=True):
+        monitor.stop()
+        output = eager(x)
+        assert rms(monitor.history, "2", 2) == pytest.approx(output.square().mean().sqrt().item(), rel=1e-5)
+        grads = monitor.history.stats.where(kind="grad", name="2", statistic="rms", step=2)["value"].item()
+        assert grads == pytest.approx((2 * output).square().mean().sqrt().item(), rel=1e-5)
+
+
+def test_a_part_that_is_compiled_and_a_part_that_is_not_are_both_measured():
+    torch.compiler.reset()
+    eager = nn.Sequential(mlp(), nn.Linear(2, 2))
+    eager[0].compile(backend="aot_eager")
+    x = torch.randn(5, 4)
+    with Monitor(eager, every=1, what=("output", "grad")) as monitor:
+        steps(eager, monitor, [x, x])
+    output = eager(x)
+    for name in ("1", ""):
+        grads = monitor.history.stats.where(kind="grad", name=name, statistic="rms", step=2)["value"].item()
+        assert grads == pytest.approx((2 * output).square().mean().sqrt().item(), rel=1e-5)
+    assert rms(monitor.history, "0.0", 2) == pytest.approx(eager[0][0](x).square().mean().sqrt().item(), rel=1e-5)
+
+
+def test_forwards_and_backwards_may_come_in_any_order():
+    torch.compiler.reset()
+    eager, x = mlp(), torch.randn(5, 4)
+    model = torch.compile(eager, fullgraph=True, backend="aot_eager")
+    optimizer = torch.optim.SGD(eager.parameters(), lr=0.0)
+    with Monitor(model, every=1, what=("output", "grad")) as monitor:
+        for factors in ((1, 2), (3,), (4, 5)):
+            losses = [factor * model(x).sum() for factor in factors]
+            for loss in losses[::-1] if factors[0] == 1 else [sum(losses)]:
+                loss.backward()
+            optimizer.step()
+    grads = monitor.history.stats.where(kind="grad", name="2")
+    assert grads.where(statistic="n")["value"].tolist() == [20, 10, 20]
+    assert grads.where(statistic="mean")["value"].tolist() == [1.5, 3.0, 4.5]

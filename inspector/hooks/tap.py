@@ -158,7 +158,7 @@ def mount(
 
 @contextmanager
 def mount_traced(
-    modules: Mapping[str, nn.Module], after: Mapping[str, Callable[[nn.Module, Any, Any], None]]
+    modules: Mapping[str, nn.Module], after: Mapping[str, Callable[[nn.Module, Any, Any], Any]]
 ) -> Iterator[None]:
     """Bare forward hooks, which the compiler can take into its graph; on for the whole block, for the Monitor."""
     handles = [module.register_forward_hook(after[path]) for path, module in modules.items()]

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from inspector.hooks.select import Where, select
 from inspector.monitor.book import Book, Target
 from inspector.monitor.diagnosis import as_rules
-from inspector.monitor.ingraph import is_compiled
 from inspector.monitor.parameters import named
 from inspector.monitor.ranks import is_sharded, several
 from inspector.monitor.rules import RULES, Rule
@@ -81,11 +80,6 @@ class Monitor:
 
     def start(self) -> Self:
         """Begin to measure. Raises LookupError or ValueError for what cannot be; afterwards nothing is raised."""
-        if "grad" in self.kinds and is_compiled(self.model):
-            raise ValueError(
-                "what='grad' is not supported in a compiled model yet, because gradient hooks do not trace; leave it out "
-                "(param_grad works), or run the model eagerly while you look"
-            )
         if self.session is not None:
             raise RuntimeError("this Monitor has run already; make another one, with resume= to continue its folder")
         targets = [] if several() and dist.get_rank() > 0 else self.targets  # one folder for all ranks

@@ -56,7 +56,9 @@ class Session:
         self.flying: deque[Step] = deque()
         self.mounted: ExitStack | None = None
         self.dues: dict[int, bool] = {}
-        self.graph = InGraph(chosen, self.measure) if is_compiled(model) and "output" in kinds else None
+        self.graph = (
+            InGraph(model, chosen, self.measure, kinds) if is_compiled(model) and {"output", "grad"} & set(kinds) else None
+        )
         self.covered: set[int] = set()
         self.told: WeakSet[Optimizer] = WeakSet()
         self.sampled = -_SAMPLE_EVERY
