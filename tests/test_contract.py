@@ -3,70 +3,91 @@
 import inspect
 
 import pytest
+from torch import nn
 
 import inspector
 from inspector import models
 
 P = inspect.Parameter
-SIGNATURES = {
-    "select": "model, where",
-    "tap": "model, where, sink, *, what",
-    "capture": "model, where, *, what, keep, budget",
-    "edit": "model, changes",
-    "attribute": "model, inputs, *, target, method, layer, baselines, explain, **options",
-    "attribute_layers": "model, inputs, *, target, method, where, **options",
-    "score": "model, attributions, metrics",
-    "compare": "model, inputs, *, target, methods, metrics, layer, **options",
-    "Monitor": "model, optimizer, *, where, what, every, to, resume, rules",
-    "show": "record, *more, **options",
-    "describe": "record",
-    "report": "path, *records, title, private",
-    "summary": "model, inputs",
-}
-DEFAULTS = {
-    ("select", "where"): "*",
-    ("capture", "where"): "*",
-    ("capture", "what"): "output",
-    ("capture", "keep"): inspector.snapshot,
-    ("capture", "budget"): None,
-    ("tap", "what"): "output",
-    ("attribute", "method"): "integrated_gradients",
-    ("attribute_layers", "method"): "grad_cam",
-    ("attribute_layers", "where"): "*",
-    ("Monitor", "where"): "*",
-    ("Monitor", "every"): 10,
-    ("Monitor", "rules"): inspector.RULES,
-    ("report", "title"): "",
-    ("report", "private"): False,
-    ("summary", "inputs"): None,
-}
+snapshot, RULES = inspector.snapshot, inspector.RULES  # defaults in the contract
+UNSAID = object()  # "(...)" in the contract: there is a default
+
+
+def contract():
+    """The verbs as the design writes them down."""
+
+    def select(model, where="*"): ...
+    def tap(model, where, sink, *, what="output"): ...
+    def capture(model, where="*", *, what="output", keep=snapshot, budget=None): ...
+    def edit(model, changes): ...
+    def attribute(
+        model, inputs, *, target=None, method="integrated_gradients", layer=None, baselines=None, explain=None, **options
+    ): ...
+    def attribute_layers(model, inputs, *, target=None, method="grad_cam", where="*", **options): ...
+    def score(model, attributions, metrics=UNSAID): ...
+    def compare(model, inputs, *, target=None, methods=UNSAID, metrics=UNSAID, layer=None, **options): ...
+    def Monitor(model, optimizer=None, *, where="*", what=UNSAID, every=10, to=None, resume=None, rules=RULES): ...
+    def show(record, *more, **options): ...
+    def describe(record): ...
+    def report(path, *records, title="", private=False): ...
+    def summary(model, inputs=None): ...
+
+    return locals()
+
+
+CONTRACT = contract()
 NOUNS = ("Attribution", "Assessment", "Call", "Comparison", "Coverage", "Curve", "Finding", "History", "Samples", "Scores")
 NOUNS = (*NOUNS, "Store", "Summary")
 
 
-def parameters(name):
-    return inspect.signature(getattr(inspector, name)).parameters
+def parameters(function):
+    return inspect.signature(function).parameters
 
 
-@pytest.mark.parametrize("name", SIGNATURES)
-def test_a_public_verb_takes_what_the_contract_says(name):
-    kinds = {P.VAR_POSITIONAL: "*", P.VAR_KEYWORD: "**"}
-    have = [(kinds.get(p.kind, "") + p.name, p.kind) for p in parameters(name).values()]
-    words = [word.strip() for word in SIGNATURES[name].split(",")]
-    keyword_only = False
-    for word in words:
-        if word == "*":
-            keyword_only = True
-            continue
-        kind = dict(have).get(word)
-        assert kind is not None, f"{name} lacks {word}"
-        assert not (keyword_only and not word.startswith("*")) or kind in (P.KEYWORD_ONLY,), f"{name}: {word} is positional"
-        keyword_only = keyword_only or word.startswith("*")
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_public_verb_takes_what_the_contract_says_and_needs_nothing_else(name):
+    promised, given = parameters(CONTRACT[name]), parameters(getattr(inspector, name))
+    positional = [n for n, p in promised.items() if p.kind is P.POSITIONAL_OR_KEYWORD]
+    assert [n for n, p in given.items() if p.kind is P.POSITIONAL_OR_KEYWORD] == positional
+    for parameter in promised.values():
+        have = given[parameter.name]
+        assert have.kind is parameter.kind
+        assert have.default == parameter.default or (parameter.default is UNSAID and have.default is not P.empty)
+    for extra in given.keys() - promised.keys():
+        assert given[extra].kind is P.KEYWORD_ONLY
+        assert given[extra].default is not P.empty
 
 
-@pytest.mark.parametrize(("name", "parameter"), DEFAULTS)
-def test_a_default_is_what_the_contract_says(name, parameter):
-    assert parameters(name)[parameter].default == DEFAULTS[name, parameter]
+def test_the_methods_of_the_nouns_and_the_reference_models_take_what_the_contract_says():
+    assert list(parameters(inspector.Store.at)) == ["self", "site"]
+    assert list(parameters(inspector.Store.all)) == ["self", "site"]
+    assert list(parameters(inspector.Monitor.log)) == ["self", "scalars"]
+    assert parameters(inspector.Monitor.log)["scalars"].kind is P.VAR_KEYWORD
+    assert {"start", "stop", "history", "findings"} <= set(dir(inspector.Monitor))
+    assert list(parameters(models.fit))[:2] == ["model", "data"]
+    assert parameters(models.fit)["epochs"].kind is P.KEYWORD_ONLY
+    assert list(parameters(models.assess))[:2] == ["model", "data"]
+    assert parameters(models.assess)["groups"].default is None
+    assert list(parameters(models.tasks.mnist))[:2] == ["root", "download"]
+
+
+def test_the_nouns_have_the_fields_that_the_contract_names():
+    assert (inspector.Site("a"), inspector.Site._fields) == (("a", None, "output", ()), ("path", "call", "kind", "leaf"))
+    assert inspector.Event._fields == ("site", "value", "module", "parent")
+    fields = {
+        inspector.Samples: "inputs target evidence valid groups names",
+        inspector.Attribution: "values samples target method layer baselines options delta cost heat",
+        inspector.Comparison: "attributions scores curves agreement cost",
+        inspector.History: "unit scalars stats findings",
+        inspector.Finding: "rule name step value threshold message advice source",
+        inspector.Store: "at all coverage save load",
+    }
+    for noun, names in fields.items():
+        assert set(names.split()) <= {*dir(noun), *getattr(noun, "__dataclass_fields__", ())}, noun
+    kinds = ("output", "input", "grad", "grad_input", "attention", "gates")
+    with inspector.capture(nn.Linear(2, 2), what=kinds) as store:
+        pass
+    assert not [kind for kind in kinds if kind not in store.kinds]
 
 
 @pytest.mark.parametrize("name", NOUNS)

@@ -44,7 +44,7 @@ def digit_rows(*, test_size: float = 0.25, seed: int = 0) -> Task:
     return Task(as_rows(task.train), as_rows(task.test), "digit_rows", f"{task.about}, read row by row")
 
 
-def mnist(root: str | Path, *, rows: bool = False, download: bool = False) -> Task:
+def mnist(root: str | Path, download: bool = False, *, rows: bool = False) -> Task:
     """MNIST from ``root`` through torchvision, as ``digits`` or with ``rows`` as ``digit_rows``; its own two halves.
 
     Raises FileNotFoundError where it is not there and ``download`` was not asked for.
