@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.models import shipped
+from inspector.models.vision import torchvision
 
 _MODELS = f"{', '.join(shipped.MODELS)}, torchvision:NAME or package.module:factory"
 
@@ -70,8 +71,7 @@ def saying(what: str) -> Iterator[None]:
 
 
 def _torchvision(name: str) -> nn.Module:
-    from torchvision import models
-
+    models = torchvision("models", f"torchvision:{name}")
     try:
         return models.get_model(name, weights=None)  # type: ignore[no-any-return]  # torchvision is untyped
     except ValueError as error:

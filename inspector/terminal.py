@@ -18,6 +18,7 @@ from inspector import records
 from inspector.archive import ArchiveError
 from inspector.loading import saying, tensors_in
 from inspector.models import shipped, tasks
+from inspector.models.vision import torchvision
 from inspector.tensors import run, walk
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -105,8 +106,7 @@ def _image(path: Path, model: str) -> Tensor:
 
     with Image.open(path) as image:
         if model.startswith("torchvision:"):
-            from torchvision import models
-
+            models = torchvision("models", model)
             prepare = models.get_model_weights(model.partition(":")[2]).DEFAULT.transforms()
             return prepare(image.convert("RGB"))  # type: ignore[no-any-return]  # torchvision is untyped
         grey = model in shipped.MODELS
@@ -151,10 +151,9 @@ def _noise(*sizes: int) -> Tensor:
 
 
 def _usual_image(name: str) -> Tensor | None:
-    from torchvision import models
     from torchvision.transforms._presets import ImageClassification
 
-    prepare = models.get_model_weights(name).DEFAULT.transforms()
+    prepare = torchvision("models", name).get_model_weights(name).DEFAULT.transforms()
     return _noise(1, 3, prepare.crop_size[0], prepare.crop_size[0]) if isinstance(prepare, ImageClassification) else None
 
 

@@ -1,5 +1,6 @@
 """The wheel: built from the checkout, installed into an empty environment, every module imported there."""
 
+import os
 import subprocess
 import sys
 import venv
@@ -17,6 +18,25 @@ for name in names:
     importlib.import_module(name)
 from inspector import models
 print(len(names), models.load("cnn")(__import__("torch").zeros(1, 1, 28, 28)).shape[1])
+"""
+
+
+WITHOUT_TORCHVISION = """
+import torch, importlib, pkgutil, inspector
+for module in pkgutil.walk_packages(inspector.__path__, "inspector."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from inspector import Monitor, capture, compare, models, report, show
+model, task = models.load("cnn"), models.tasks.digits()
+with capture(model) as store, Monitor(model) as monitor:
+    model(task.test.inputs[:2])
+comparison = compare(model, task.test[:2], methods=("saliency", "grad_cam"), metrics=("sparseness",))
+report("page.html", store, comparison, models.assess(model, task))
+show(comparison)
+try:
+    models.tasks.mnist(".")
+except ImportError as error:
+    print(error)
 """
 
 
@@ -54,3 +74,18 @@ def test_every_module_imports_in_an_empty_environment_outside_the_checkout(wheel
     assert int(count) > 50
     assert int(classes) == 10
     assert "demo" in run(tmp_path / "env" / "bin" / "inspector", "--help", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_torchvision_that_does_not_fit_torch_breaks_only_what_needs_it_and_names_the_cure(tmp_path):
+    broken = tmp_path / "path" / "torchvision"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": f"{broken.parent}{os.pathsep}{ROOT}"}}
+    cure = "operator torchvision::nms does not exist); install a matching pair: pip install"
+    assert cure in run(sys.executable, "-c", WITHOUT_TORCHVISION, **options)
+    command = [sys.executable, "-m", "inspector", "summary", "torchvision:resnet18"]
+    told = subprocess.run(command, capture_output=True, text=True, **options)
+    assert told.returncode == 1
+    assert cure in told.stderr
+    assert "Traceback" not in told.stderr

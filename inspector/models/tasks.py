@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from inspector.models.people import planted_tastes, planted_unfair
 from inspector.models.planted import planted_patches, planted_steps, planted_words
+from inspector.models.vision import torchvision
 from inspector.records.samples import Samples, Task
 from inspector.records.splitting import stratified
 
@@ -49,14 +50,9 @@ def mnist(root: str | Path, download: bool = False, *, rows: bool = False) -> Ta
 
     Raises FileNotFoundError where it is not there and ``download`` was not asked for.
     """
+    dataset = torchvision("datasets", "mnist").MNIST
     try:
-        from torchvision.datasets import MNIST
-    except (ImportError, RuntimeError) as error:
-        raise ImportError(
-            f"mnist needs a torchvision that fits torch {torch.__version__} ({error}); reinstall both"
-        ) from error
-    try:
-        halves = [MNIST(str(root), train=train, download=download) for train in (True, False)]
+        halves = [dataset(str(root), train=train, download=download) for train in (True, False)]
     except RuntimeError as error:
         raise FileNotFoundError(f"no MNIST under {root} ({error}); download it with mnist(root, download=True)") from error
     train, test = (_images(half.data[:, None].float() / 255, half.targets) for half in halves)
