@@ -10,12 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inspector.hooks.coverage import cover
+from inspector.hooks.coverage import cover, missing
 from inspector.hooks.frame import Frame
 from inspector.hooks.gradients import OVERWRITTEN, SEVERAL_RECOMPUTED, Gradients, Place, why_no_gradient
 from inspector.hooks.keep import Arriving, Keep, snapshot
+from inspector.hooks.noted import Noted
+from inspector.hooks.refusals import refuse_model
 from inspector.hooks.scaled import label, listening
-from inspector.hooks.select import Where, aliases, names, select, unwrap
+from inspector.hooks.select import Where, aliases, choose, names, unwrap
 from inspector.hooks.tap import Mounted, as_kinds, tapped
 from inspector.provenance import provenance
 from inspector.records.store import Call, Store
@@ -50,17 +52,21 @@ def capture(
     >>> list(store), store["1"].grad
     (['', '0', '1'], tensor([[1., 1., 1.]]))
     """
-    chosen = select(model, where)
-    recorder = _Recorder(model, chosen, as_kinds(what), keep, _bytes(budget))
+    refuse_model(model)
+    named = names(model)
+    chosen = choose(model, named, where)
+    recorder = _Recorder(model, named, chosen, as_kinds(what), keep, _bytes(budget))
     scaling: AbstractContextManager[list[Tensor]] = listening() if recorder.wants_gradients else nullcontext([])
     tapping = tapped(
         chosen,
         recorder.see,
         recorder.kinds,
         gradients=recorder.gradients,
+        began=recorder.noted.frames.append,
         begin=recorder.begin,
         end=recorder.end,
         lacks=recorder.lacks,
+        only=recorder.only_output,
     )
     with scaling as scales, tapping as mounted:
         recorder.follow(mounted)
@@ -89,11 +95,19 @@ class Slot(Placeholder):
 
 class _Recorder:
     def __init__(
-        self, model: nn.Module, chosen: dict[str, nn.Module], kinds: tuple[Kind, ...], keep: Keep, budget: int | None
+        self,
+        model: nn.Module,
+        named: dict[str, nn.Module],
+        chosen: dict[str, nn.Module],
+        kinds: tuple[Kind, ...],
+        keep: Keep,
+        budget: int | None,
     ) -> None:
-        self.model, self.chosen, self.kinds, self.keep, self.budget = model, chosen, kinds, keep, budget
-        self.before = names(model)
-        self.store = Store(kinds, aliases=aliases(self.before, chosen), model=type(unwrap(model)).__qualname__)
+        self.model, self.named, self.chosen, self.kinds, self.keep, self.budget = model, named, chosen, kinds, keep, budget
+        self.types = {path: type(module).__name__ for path, module in chosen.items()}
+        self.noted = Noted(kinds, self.types)
+        self.store = Store(kinds, aliases=aliases(named, chosen), model=type(unwrap(model)).__qualname__)
+        self.store.coming = self.noted.take
         origin = weakref.ref(model)  # a Store must not keep the model alive
         self.store.origin_of = lambda: provenance(there) if (there := origin()) is not None else {}
         self.wants_gradients = bool({"grad", "grad_input"} & set(kinds))
@@ -103,39 +117,64 @@ class _Recorder:
         self.total = 0
 
     def follow(self, mounted: Mounted) -> None:
-        self.store.coverage_of = lambda: cover(self.model, self.chosen, self.before, self.store, mounted)
+        self.store.coverage_of = lambda: cover(self.types, mounted.calls, self._missing(mounted), self.store)
+
+    def _missing(self, mounted: Mounted) -> dict[str, str]:
+        return missing(self.model, self.chosen, self.named, mounted)
 
     def begin(self, frame: Frame, inputs: Inputs | None) -> None:
-        parent = frame.parent.path if frame.parent else None
-        call = Call(Site(frame.path, frame.index), type(frame.module).__name__, self.kinds, parent)
-        frame.scratch = self.store.add(call)
         if "grad_input" in self.kinds:
             self._expect(frame, "grad_input", inputs, {})
 
     def end(self, frame: Frame, output: Any) -> None:
-        call: Call | None = frame.scratch
-        if call is None:  # it raised before it could begin
-            return
-        call.ended = True
         if frame.raised is not None:
+            call = self._call(frame)
+            call.ended = True
             call.why.update(dict.fromkeys(self.kinds, f"the call raised {type(frame.raised).__name__}"))
-        elif "grad" in self.kinds:
+            return
+        if "grad" in self.kinds:
             self._expect(frame, "grad", output, frame.given)
+        self._call(frame).ended = True
+
+    def only_output(self, frame: Frame, output: Any) -> None:
+        """``end`` and ``see`` at once, and at once done where a plain tensor came out."""
+        if frame.again:
+            return
+        if isinstance(output, Tensor):
+            frame.noted = {"output": (kept := self.keep(output))}
+            if kept is None or self.budget is not None:
+                self._weigh(kept, frame, "output", ())
+        elif frame.raised is not None:
+            self.end(frame, output)
+        else:
+            self.see(frame, "output", (), output)
 
     def lacks(self, frame: Frame, kind: Kind, why: str) -> None:
-        frame.scratch.why[kind] = why
+        self._call(frame).why[kind] = why
 
     def see(self, frame: Frame, kind: Kind, leaf: Leaf, value: Any) -> None:
         if kind == "grad" or kind == "grad_input":
             self.expected[frame.path, frame.index, kind][leaf].add(self._kept(value, frame, kind, leaf))
-        elif isinstance(value, Tensor):
-            frame.scratch.values[kind] = self._kept(value, frame, kind, leaf)
+            return
+        if isinstance(value, Tensor):
+            kept = self.keep(value)
+            if kept is None or self.budget is not None:
+                self._weigh(kept, frame, kind, leaf)
         else:
-            frame.scratch.values[kind] = rebuild(value, lambda at, tensor: self._kept(tensor, frame, kind, at))
+            kept = rebuild(value, lambda at, tensor: self._kept(tensor, frame, kind, at))
+        if frame.scratch is None and kind == "output":
+            frame.noted = {"output": kept}
+        else:
+            self._call(frame).values[kind] = kept
+
+    def _call(self, frame: Frame) -> Call:
+        if frame.scratch is None:
+            self.store.take()
+        return frame.scratch  # type: ignore[no-any-return]  # what Noted puts there
 
     def _expect(self, frame: Frame, kind: Kind, value: Any, given: dict[int, int]) -> None:
         """Lay out the nesting of the gradients to come, each leaf with the reason why it may stay empty."""
-        call: Call = frame.scratch
+        call = self._call(frame)
         tensors: list[tuple[Leaf, Tensor]] = [((), value)] if isinstance(value, Tensor) else list(walk(value))
         slots = {leaf: Slot(why_no_gradient(t)) for leaf, t in tensors}
         self.expected[frame.path, frame.index, kind] = slots
@@ -147,17 +186,20 @@ class _Recorder:
 
     def _kept(self, tensor: Tensor, frame: Frame, kind: Kind, leaf: Leaf) -> Any:
         kept = self.keep(tensor)
-        if kept is None:
-            self.store.by_path[frame.path][frame.index].why[kind] = DROPPED
-        if self.budget is not None:
-            self._count(_size(kept), Site(frame.path, frame.index, kind, leaf))
+        if kept is None or self.budget is not None:
+            self._weigh(kept, frame, kind, leaf)
         return kept
 
-    def _count(self, size: int, site: Site) -> None:
-        self.total += size
-        self.sizes[str(site)] = self.sizes.get(str(site), 0) + size
-        if self.budget is not None and self.total > self.budget:
-            raise MemoryError(self._over_budget())
+    def _weigh(self, kept: Any, frame: Frame, kind: Kind, leaf: Leaf) -> None:
+        """Note what was dropped, and what is held against the budget."""
+        if kept is None:
+            self.store.by_path[frame.path][frame.index].why[kind] = DROPPED
+        elif self.budget is not None:
+            site, size = str(Site(frame.path, frame.index, kind, leaf)), _size(kept)
+            self.total += size
+            self.sizes[site] = self.sizes.get(site, 0) + size
+            if self.total > self.budget:
+                raise MemoryError(self._over_budget())
 
     def _over_budget(self) -> str:
         largest = sorted(self.sizes.items(), key=lambda item: -item[1])[:5]
@@ -178,8 +220,8 @@ class _Recorder:
             if scaled is not None and len(empty) < len(slots):
                 why[kind] = "; ".join(filter(None, [why.get(kind), scaled]))
         self.expected.clear()
-        coverage = cover(self.model, self.chosen, self.before, self.store, mounted)
-        self.store.coverage_of = lambda: coverage
+        types, calls, reasons, store = self.types, mounted.calls, self._missing(mounted), weakref.proxy(self.store)
+        self.store.coverage_of = lambda: cover(types, calls, reasons, store)  # a table that few ask for
 
     def _reason(self, place: Place, slot: Slot) -> str:
         if place[0] in self.gradients.unclear:

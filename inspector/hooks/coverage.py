@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,18 +16,25 @@ if TYPE_CHECKING:
     from inspector.records.store import Store
 
 
-def cover(
-    model: nn.Module, chosen: dict[str, nn.Module], before: dict[str, nn.Module], store: Store, mounted: Mounted
-) -> Coverage:
-    """The state of every chosen module now."""
-    ran, elsewhere = mounted.calls, mounted.elsewhere
-    now = names(model) if any(path not in ran for path in chosen) else before
-    statuses: dict[str, Status] = {}
-    for path, module in chosen.items():
-        calls = ran.get(path, 0)
-        reason = None if calls else _why_not(path, module, before, now, elsewhere, ran)
-        statuses[path] = Status(type(module).__name__, calls, reason, _notes(store, path) if calls else {})
-    return Coverage(statuses)
+def cover(types: Mapping[str, str], calls: Mapping[str, int], reasons: Mapping[str, str], store: Store) -> Coverage:
+    """types: every chosen module's path -> its class; calls: how often it ran; reasons: why it did not."""
+    found = {}
+    for path, kind in types.items():
+        ran = calls.get(path, 0)
+        found[path] = Status(kind, ran, reasons.get(path), _notes(store, path) if ran else {})
+    return Coverage(found)
+
+
+def missing(
+    model: nn.Module, chosen: dict[str, nn.Module], before: dict[str, nn.Module], mounted: Mounted
+) -> dict[str, str]:
+    """Why each chosen module that has not run did not; ``before``: all names as they were when the block opened."""
+    ran = mounted.calls
+    idle = [path for path in chosen if path not in ran]
+    if not idle:
+        return {}
+    now, elsewhere = names(model), mounted.elsewhere
+    return {path: _why_not(path, chosen[path], before, now, elsewhere, ran) for path in idle}
 
 
 def _notes(store: Store, path: str) -> dict[str, str]:

@@ -17,7 +17,6 @@ from inspector.hooks.eager import eager
 from inspector.hooks.frame import Frame
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import checkpointing
-from inspector.hooks.refusals import refuse_transforms
 from inspector.hooks.select import find, select
 from inspector.hooks.tap import mount
 from inspector.sites import Site
@@ -43,7 +42,7 @@ def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[Non
     0.0
     """
     editor = _Editor(model, {Site.parse(site): change for site, change in changes.items()})
-    with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False, guard=refuse_transforms):
+    with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False, numbers=True):
         try:
             yield
         finally:

@@ -49,7 +49,7 @@ class Arriving(Placeholder):
 
 def snapshot(tensor: Tensor) -> Tensor:
     """An exact private copy, off the graph; a slice is copied without the storage it was cut from."""
-    return tensor.detach().clone()
+    return (tensor.detach() if tensor.requires_grad else tensor).clone()
 
 
 def borrow(tensor: Tensor) -> Tensor | Placeholder:

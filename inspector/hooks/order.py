@@ -6,8 +6,6 @@ import itertools
 from collections import OrderedDict
 from typing import Any
 
-from torch import nn
-
 _observers: set[int] = set()  # ids of the hooks that observe
 
 
@@ -21,22 +19,13 @@ def no_more(*hook_ids: int) -> None:
     _observers.difference_update(hook_ids)
 
 
-def keep_last(module: nn.Module, pre: int, post: int) -> None:
+def keep_last(hooks: OrderedDict[int, Any], own: int) -> None:
     """Move observing hooks behind those that were registered since.
 
     Each call of a module reads its hooks into a tuple first, so moving one during the call is safe and takes effect
     for the hooks that run after the call.
     """
-    hooks: Any = module._forward_hooks  # an OrderedDict, though torch's annotation says less
-    if next(reversed(hooks)) != post:
-        _move_to_end(hooks, post)
-    hooks = module._forward_pre_hooks
-    if next(reversed(hooks)) != pre:
-        _move_to_end(hooks, pre)
-
-
-def _move_to_end(hooks: OrderedDict[int, Any], own: int) -> None:
-    if _somebody_behind(hooks, own):
+    if next(reversed(hooks), own) != own and _somebody_behind(hooks, own):
         for hook_id in [i for i in hooks if i in _observers]:
             hooks.move_to_end(hook_id)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import TypeAlias
 
 from torch import nn
@@ -16,6 +17,7 @@ Where: TypeAlias = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module]
 # Where a wrapper keeps what it wraps. "module" is a common name, so it only counts inside these classes.
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _HOLDERS = ("DistributedDataParallel", "DataParallel", "AveragedModel")
+_WRAPPING = {*_WRAPPED, "module"}
 
 
 def select(model: nn.Module, where: Where = "*") -> dict[str, nn.Module]:
@@ -27,13 +29,15 @@ def select(model: nn.Module, where: Where = "*") -> dict[str, nn.Module]:
     Raises LookupError with near matches when nothing fits, TypeError for anything else and for scripted models.
     """
     refuse_model(model)
-    named = names(model)
+    return choose(model, names(model), where)
+
+
+def choose(model: nn.Module, named: dict[str, nn.Module], where: Where) -> dict[str, nn.Module]:
+    """``select`` where the names are known."""
     found = set(_match(model, named, where))
-    chosen: dict[int, str] = {}
-    for name, module in named.items():
-        if name in found:
-            chosen.setdefault(id(module), name)
-    return {name: named[name] for name in chosen.values()}
+    chosen = {name: module for name, module in named.items() if name in found}
+    first = {id(module): name for name, module in reversed(chosen.items())}
+    return chosen if len(first) == len(chosen) else {n: m for n, m in chosen.items() if first[id(m)] == n}
 
 
 def names(model: nn.Module) -> dict[str, nn.Module]:
@@ -54,6 +58,8 @@ def find(model: nn.Module, name: str) -> nn.Module:
 
 def aliases(named: dict[str, nn.Module], chosen: dict[str, nn.Module]) -> dict[str, str]:
     """Other names of the chosen modules -> the name they were chosen under."""
+    if len(named) == len(chosen):
+        return {}
     name_of = {id(module): name for name, module in chosen.items()}
     every = ((name, name_of.get(id(module))) for name, module in named.items())
     return {name: kept for name, kept in every if kept is not None and kept != name}
@@ -61,12 +67,18 @@ def aliases(named: dict[str, nn.Module], chosen: dict[str, nn.Module]) -> dict[s
 
 def _collect(module: nn.Module, name: str, above: set[int], found: dict[str, nn.Module]) -> None:
     found[name] = module  # of a wrapper and what it wraps, which have one name, the wrapped one is kept
-    if not module._modules or id(module) in above:  # a module inside itself
+    if id(module) in above:  # a module inside itself
         return
     above.add(id(module))
+    prefix = f"{name}." if name else ""
     for key, child in module._modules.items():
-        if child is not None:
-            _collect(child, _join(name, key, module), above, found)
+        if child is None:
+            continue
+        path = _join(name, key, module) if key in _WRAPPING else prefix + key
+        if child._modules:
+            _collect(child, path, above, found)
+        else:
+            found[path] = child
     above.discard(id(module))
 
 
@@ -92,8 +104,10 @@ def _match(model: nn.Module, named: dict[str, nn.Module], where: Where) -> list[
 
 
 def _by_glob(model: nn.Module, named: dict[str, nn.Module], glob: str) -> list[str]:
-    inner = "parametrizations" in glob
-    fits = [n for n in named if n == glob or (fnmatchcase(n, glob) and (inner or "parametrizations" not in n.split(".")))]
+    fitting = re.compile(translate(glob)).match
+    fits = [name for name in named if glob == "*" or name == glob or fitting(name)]
+    if "parametrizations" not in glob:
+        fits = [name for name in fits if "parametrizations" not in name or "parametrizations" not in name.split(".")]
     if not fits:
         raise LookupError(_no_match(model, named, glob))
     return fits
@@ -136,7 +150,8 @@ def _by_any(model: nn.Module, named: dict[str, nn.Module], wheres: Iterable[Wher
 
 def unwrap(module: nn.Module) -> nn.Module:
     """What a wrapper (compile, DDP, FSDP, checkpoint) wraps, or the module itself."""
-    for key, child in module._modules.items():
+    for key in _WRAPPING.intersection(module._modules):
+        child = module._modules[key]
         if child is not None and _join("", key, module) == "":
             return unwrap(child)
     return module

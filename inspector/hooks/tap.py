@@ -7,7 +7,7 @@ recomputation from a new call, and takes its hooks away when the block ends, how
 from __future__ import annotations
 
 import sys
-import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from inspector.hooks.eager import eager
 from inspector.hooks.facets import Facet, Facets
@@ -29,17 +30,23 @@ from inspector.sites import KINDS, Kind, Site
 from inspector.tensors import Inputs, Leaf, walk
 
 _graph_task = torch._C._current_graph_task_id
+_interpreters = torch._C._functorch.peek_interpreter_stack
+_tracing = torch._C._get_tracing_state
+_compiling = torch.compiler.is_compiling
 
 
 class Mounted:
     """A block with hooks on modules: how often each ran, and which ran in a thread that did not open the block."""
 
-    def __init__(self, enter: Enter | None, leave: Leave | None, last: bool, guard: Callable[[], None] | None) -> None:
-        self.enter, self.leave, self.last, self.guard = enter, leave, last, guard
-        self.thread = threading.get_ident()
+    def __init__(self, enter: Enter | None, leave: Leave | None, began: Callable[[Frame], None] | None) -> None:
+        self.enter, self.leave, self.began = enter, leave, began
+        self.last = self.numbers = True
+        self.thread = get_ident()
         self.outer: BaseException | None = None  # what the caller was handling when the outermost module was called
-        self.stacks: dict[int, list[Frame]] = {self.thread: []}
+        self.stack: list[Frame] = []
+        self.stacks: dict[int, list[Frame]] = {self.thread: self.stack}
         self.hooks: dict[str, _Hook] = {}
+        self.id = RemovableHandle(OrderedDict()).id  # what our hooks are kept under: no other hook has it
 
     @property
     def calls(self) -> dict[str, int]:
@@ -51,28 +58,39 @@ class Mounted:
         """Modules that ran in another thread, which this block does not record."""
         return {path for path, hook in self.hooks.items() if hook.elsewhere}
 
+    def close(self) -> None:
+        """Take the hooks away, and let go of the model and of what was captured, without waiting for a collection."""
+        self.enter = self.leave = self.began = self.outer = None
+        for hook in self.hooks.values():
+            hook.remove()
+        no_more(self.id)
+
 
 class _Hook:
-    """The pair of hooks on one module."""
+    """The pair of hooks on one module. They go straight to where ``register_forward_hook`` puts them, under one id for all:
+    its handles would take as long as the looking. This runs at every call, so it asks for the usual case first."""
 
-    def __init__(self, mounted: Mounted, path: str, module: nn.Module) -> None:
-        self.mounted, self.path = mounted, path
+    __slots__ = ("block", "calls", "elsewhere", "module", "path", "posts", "pres")
+
+    def __init__(self, block: Mounted, path: str, module: nn.Module) -> None:
+        self.block, self.path, self.calls, self.elsewhere = block, path, 0, False
         self.module: nn.Module | None = module
-        self.enter, self.leave, self.last, self.guard = mounted.enter, mounted.leave, mounted.last, mounted.guard
-        self.calls, self.elsewhere = 0, False
-        self.thread, self.stack = mounted.thread, mounted.stacks[mounted.thread]
-        # An edit comes before other people's pre-hooks, which then see the edited value.
-        self.pre = module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=not self.last)
-        self.post = module.register_forward_hook(self.after, always_call=True)
-        if self.last:
-            observing(self.pre.id, self.post.id)
+        self.pres: Any = module._forward_pre_hooks  # OrderedDicts, though torch's annotations say less
+        self.posts: Any = module._forward_hooks
+        own = block.id
+        self.pres[own], self.posts[own] = self.before, self.after
+        module._forward_pre_hooks_with_kwargs[own] = module._forward_hooks_always_called[own] = True
+        if not block.last:  # an edit comes before other people's pre-hooks, which then see the edited value
+            self.pres.move_to_end(own, last=False)
 
     def remove(self) -> None:
-        """Take the hooks away, and let go of the model and of what was captured, without waiting for a collection."""
-        self.module = self.enter = self.leave = self.guard = None
-        no_more(self.pre.id, self.post.id)
-        self.pre.remove()
-        self.post.remove()
+        module, own = self.module, self.block.id
+        assert module is not None
+        self.pres.pop(own, None)
+        self.posts.pop(own, None)
+        module._forward_pre_hooks_with_kwargs.pop(own, None)
+        module._forward_hooks_always_called.pop(own, None)
+        self.module = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
         return self  # the hooks of a copied model do nothing: they know another module
@@ -81,40 +99,48 @@ class _Hook:
         return _Inert, ()
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.guard is not None:
-            self.guard()
+        block = self.block
+        stack: list[Frame] | None = block.stack
+        if block.numbers and (_interpreters() is not None or (not stack and (_tracing() is not None or _compiling()))):
+            refuse_transforms()
         again = _graph_task() != -1 and recomputing()
-        ours = get_ident() == self.thread and module is self.module
-        stack = self.stack if ours else self._stack(module, again)
-        if stack is None:
-            return None
-        if self.last:
-            keep_last(module, self.pre.id, self.post.id)
+        if again or get_ident() != block.thread or module is not self.module:
+            stack = self._stack(module, again)
+            if stack is None:
+                return None
+        if block.last:
+            if next(reversed(self.posts)) != block.id:
+                keep_last(self.posts, block.id)
+            if block.enter is not None and next(reversed(self.pres)) != block.id:
+                keep_last(self.pres, block.id)
         if not stack:
-            self.mounted.outer = sys.exception()
+            block.outer = sys.exception()
         index = self.calls
         if again:
             index = max(index - 1, 0)
         else:
             self.calls = index + 1
-        frame = Frame(self.path, index, module, stack[-1] if stack else None, again)
+        frame = Frame(self, index, stack[-1] if stack else None, again)
         stack.append(frame)
-        return self.enter(frame, args, kwargs) if self.enter else None
+        if block.began is not None and not again:
+            block.began(frame)
+        return block.enter(frame, args, kwargs) if block.enter is not None else None
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        stack = self.stack if get_ident() == self.thread else self.mounted.stacks.get(get_ident())
-        if not stack or stack[-1].module is not module:
+        block = self.block
+        stack = block.stack if get_ident() == block.thread else block.stacks.get(get_ident())
+        if not stack or stack[-1].hook is not self or module is not self.module:
             return None  # a call of a copy, of another thread, or from before the block opened
         frame = stack.pop()
         if output is None:  # None may also be what the module answers
             error = sys.exception()
-            frame.raised = error if error is not self.mounted.outer else None
-        return self.leave(frame, output) if self.leave else None
+            frame.raised = error if error is not block.outer else None
+        return block.leave(frame, output) if block.leave is not None else None
 
     def _stack(self, module: nn.Module, again: bool) -> list[Frame] | None:
-        """The running calls of another thread, or None where the call is not ours to record."""
-        if again and module is self.module:  # on a GPU, backward recomputes in a thread of its own
-            return self.mounted.stacks.setdefault(get_ident(), [])
+        """The running calls of this thread, or None where the call is not ours to record."""
+        if module is self.module and (again or get_ident() == self.block.thread):
+            return self.block.stacks.setdefault(get_ident(), [])  # on a GPU, backward recomputes in a thread of its own
         self.elsewhere = self.elsewhere or module is self.module or bool(getattr(module, "_is_replica", False))
         return None
 
@@ -134,26 +160,30 @@ def mount(
     *,
     enter: Enter | None = None,
     leave: Leave | None = None,
+    began: Callable[[Frame], None] | None = None,
     last: bool = True,
-    guard: Callable[[], None] | None = None,
+    numbers: bool = False,
 ) -> Iterator[Mounted]:
-    """Hooks on ``modules`` (path -> module) for as long as the block runs, for the calls of the thread that opened it.
+    """Hooks on ``modules`` (path -> module, each once) for as long as the block runs, for the calls of the thread that
+    opened it.
 
     ``enter(frame, args, kwargs)`` and ``leave(frame, output)`` may answer with other values; None leaves them as they
-    are. ``leave`` is also called when the module raised, with ``frame.raised`` set.
+    are. ``leave`` is also called when the module raised, with ``frame.raised`` set. ``began(frame)`` comes before
+    ``enter``, and not for recomputations.
     last: run after other people's hooks, to see what the next module receives; False runs before them, to change it.
-    guard: called before each call; it may raise to refuse it.
+    numbers: refuse transforms and tracing, whose values are none.
     """
-    mounted = Mounted(enter, leave, last, guard)
+    mounted = Mounted(enter, leave, began)
+    mounted.last, mounted.numbers = last, numbers
     try:
-        hookable = {path: m for path, m in modules.items() if not isinstance(m, torch.jit.ScriptModule)}
-        for path, module in hookable.items():  # of a scripted one, coverage tells that it never calls hooks
-            mounted.hooks[path] = _Hook(mounted, path, module)
+        for path, module in modules.items():
+            if not isinstance(module, torch.jit.ScriptModule):  # of one, coverage tells that it never calls hooks
+                mounted.hooks[path] = _Hook(mounted, path, module)
+        if last:
+            observing(mounted.id)
         yield mounted
     finally:
-        mounted.enter = mounted.leave = mounted.guard = mounted.outer = None
-        for hook in mounted.hooks.values():
-            hook.remove()
+        mounted.close()
 
 
 @contextmanager
@@ -194,12 +224,14 @@ def tapped(
     kinds: tuple[Kind, ...],
     *,
     gradients: Gradients,
+    began: Callable[[Frame], None] | None = None,
     begin: Callable[[Frame, Inputs | None], None] | None = None,
     end: Callable[[Frame, Any], None] | None = None,
     lacks: Callable[[Frame, Kind, str], None] | None = None,
+    only: Leave | None = None,
 ) -> Iterator[Mounted]:
     """``tap`` without the Events, for those who also want to know when a call begins, how it ends, and why it has no
-    attention or no gates (capture)."""
+    attention or no gates (capture). only: stands for all the others but ``began`` where only outputs are asked for."""
     inputs_too, input_too, output_too = bool({"input", "grad_input"} & set(kinds)), "input" in kinds, "output" in kinds
     grad_too, grad_input_too = "grad" in kinds, "grad_input" in kinds
     facets = Facets(modules, kinds) if {"attention", "gates"} & set(kinds) else None
@@ -236,7 +268,10 @@ def tapped(
             gradients.watch(frame, output, "grad", see)
         _tell(frame, found, see, lacks)
 
-    mounting = mount(modules, enter=enter, leave=leave, guard=refuse_transforms)
+    light = only is not None and kinds == ("output",)  # by far the most frequent
+    mounting = mount(
+        modules, enter=None if light else enter, leave=only if light else leave, began=began, numbers=True
+    )
     with eager(), mounting as mounted, _closing(gradients, facets):
         yield mounted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -93,15 +93,33 @@ class Store(Saved, Mapping[str, Call]):
         self.kinds, self.model = kinds, model
         self.aliases = dict(aliases or {})  # other names of a shared module -> the name its calls are kept under
         self.origin_of: Any = dict  # the model's class, checksum and versions, worked out when the store is saved
-        self.by_path: dict[str, list[Call]] = {}
+        self.coming: Callable[[], Iterable[Call]] = tuple  # calls that its maker has seen since it was asked last
+        self._by_path: dict[str, list[Call]] = {}
         self._order: list[Call] = []
         self.coverage_of: Any = lambda: Coverage({})
 
     def add(self, call: Call) -> Call:
         """Take in the next call (makers only)."""
-        self.by_path.setdefault(call.site.path, []).append(call)
+        self._by_path.setdefault(call.site.path, []).append(call)
         self._order.append(call)
         return call
+
+    def take(self) -> None:
+        """Take in the calls that have come."""
+        for call in self.coming():
+            self.add(call)
+
+    @property
+    def by_path(self) -> dict[str, list[Call]]:
+        """path -> its calls, in order."""
+        self.take()
+        return self._by_path
+
+    @property
+    def order(self) -> list[Call]:
+        """Every call, in the order in which they began."""
+        self.take()
+        return self._order
 
     @property
     def coverage(self) -> Coverage:
@@ -154,10 +172,10 @@ class Store(Saved, Mapping[str, Call]):
         return only_tensor(pick(value, site.leaf), name)
 
     def __iter__(self) -> Iterator[str]:
-        return (self._key(call) for call in self._order)
+        return (self._key(call) for call in self.order)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.order)
 
     def __contains__(self, name: object) -> bool:
         try:
@@ -183,17 +201,17 @@ class Store(Saved, Mapping[str, Call]):
         return f"{path!r} was not captured; the store has {len(self.by_path)} modules, such as {shown}. {hint}"
 
     def __repr__(self) -> str:
-        shown = [(call, kind) for call in self._order[:SHOWN] for kind in self.kinds if not call.has_no(kind)]
+        shown = [(call, kind) for call in self.order[:SHOWN] for kind in self.kinds if not call.has_no(kind)]
         rows = [[row[0], call.module, *row[1:]] for call, kind in shown for row in call.rows(kind, self._short(call))]
         lines = [table(["site", "module", "shape", "dtype", "bytes", "values"], rows) if rows else "Store: empty"]
-        if len(self._order) > SHOWN:
-            lines.append(f"... {SHOWN} of {len(self._order)} calls shown")
+        if len(self.order) > SHOWN:
+            lines.append(f"... {SHOWN} of {len(self.order)} calls shown")
         missing = self.coverage.missing
         return "\n".join([*lines, *(f"not captured: {path!r}: {status.reason}" for path, status in missing.items())])
 
     def to_tree(self) -> dict[str, Any]:
         head = {"kinds": self.kinds, "aliases": self.aliases, "model": self.model, "origin": self.origin}
-        return head | {"calls": [call.to_tree() for call in self._order], "coverage": self.coverage.to_tree()}
+        return head | {"calls": [call.to_tree() for call in self.order], "coverage": self.coverage.to_tree()}
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> Store:
