@@ -6,6 +6,7 @@ A path that holds one of ``@ : [ ] '`` is quoted, so that every name a module ca
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from inspector.tensors import Leaf, format_leaf
@@ -18,6 +19,17 @@ _CALL = re.compile(r"@(\d+)")
 _KIND = re.compile(r":(\w+)")
 _LEAF = re.compile(r'\[(?:(-?\d+)|"((?:[^"\\]|\\.)*)"|([^\[\]"]+))\]')
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
+    """The kinds asked for, checked, each once and in their own order."""
+    asked = (what,) if isinstance(what, str) else tuple(what)
+    for kind in asked:
+        if kind not in KINDS:
+            raise ValueError(f"what={kind!r} is no kind of value; there are {', '.join(map(repr, KINDS))}")
+    if not asked:
+        raise ValueError("what=() asks for nothing; give at least one kind, such as 'output'")
+    return tuple(kind for kind in KINDS if kind in asked)
 
 
 class Site(NamedTuple):

@@ -315,3 +315,12 @@ def test_a_tap_sends_nested_values_whole_with_the_caller():
         model(x)
     assert [(e.site.path, e.parent) for e in events] == [("lstm", ""), ("head", ""), ("", None)]
     assert isinstance(events[0].value, tuple)
+
+
+def test_edits_under_two_names_of_one_module_are_both_made_in_their_order():
+    layer = nn.Linear(3, 3)
+    model, x = nn.Sequential(OrderedDict(first=layer, second=nn.ReLU(), third=layer)), torch.randn(2, 3)
+    with edit(model, {"third@0": lambda t: t + 1, "first": lambda t: t * 2}), capture(model, "first") as store:
+        model(x)
+    assert torch.equal(store["first@0"].output, (layer(x) + 1) * 2)
+    assert torch.equal(store.at("third@1"), layer(((layer(x) + 1) * 2).relu()) * 2)

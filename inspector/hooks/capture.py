@@ -18,10 +18,10 @@ from inspector.hooks.noted import Noted
 from inspector.hooks.refusals import refuse_model
 from inspector.hooks.scaled import label, listening
 from inspector.hooks.select import Where, aliases, choose, names, unwrap
-from inspector.hooks.tap import Mounted, as_kinds, tapped
+from inspector.hooks.tap import Mounted, tapped
 from inspector.provenance import provenance
 from inspector.records.store import Call, Store
-from inspector.sites import Kind, Site
+from inspector.sites import Kind, Site, as_kinds
 from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, nbytes, rebuild, walk
 
 DROPPED = "dropped by keep="
@@ -179,7 +179,7 @@ class _Recorder:
         slots = {leaf: Slot(why_no_gradient(t)) for leaf, t in tensors}
         self.expected[frame.path, frame.index, kind] = slots
         call.values[kind] = slots[()] if () in slots else rebuild(value, lambda leaf, _: slots[leaf])
-        shared = [format_leaf(leaf) for leaf, t in tensors if id(t) in given and given[id(t)] == _version(t)]
+        shared = given and [format_leaf(leaf) for leaf, t in tensors if given.get(id(t)) == _version(t)]
         if shared:
             where = " at " * any(shared) + ", ".join(filter(None, shared))
             call.why[kind] = f"shared with the input: the whole gradient of that tensor{where}"

@@ -54,16 +54,24 @@ class _Editor:
     def __init__(self, model: nn.Module, changes: dict[Site, Change]) -> None:
         if not changes:
             raise ValueError("changes is empty: give at least one site and what to put there")
-        self.changes = [(_known(model, site), change) for site, change in changes.items()]
-        wanted = {site.path: find(model, site.path) for site, _ in self.changes}
-        self.modules = select(model, "") | wanted
+        self.modules = select(model, "")
         self.root = id(self.modules[""])
+        self.changes = [(self._known(model, site), change) for site, change in changes.items()]
         self.counts: dict[str, int] = {}
         self.depth = 0
         self.applied: set[Site] = set()
         self.pending: set[str] = set()  # checkpointed calls that wait for their backward
         self.seen: dict[str, int] = {}
         self.attending: set[AttentionEdit] = set()  # calls that run now with edited attention
+
+    def _known(self, model: nn.Module, site: Site) -> Site:
+        """The site, a shared module under one of its names; unknown modules and kinds are refused at the door."""
+        if site.kind not in ("output", "input", "attention"):
+            raise ValueError(f"{site}: edit changes 'output', 'input' and 'attention'; {site.kind!r} is not supported")
+        module = find(model, site.path)
+        path = next((path for path, other in self.modules.items() if other is module), site.path)
+        self.modules[path] = module
+        return site._replace(path=path)
 
     def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame.scratch = self._index(frame)
@@ -158,14 +166,6 @@ class _Editor:
             self.pending.discard(frame.path)
         elif checkpointing():
             self.pending.add(frame.path)
-
-
-def _known(model: nn.Module, site: Site) -> Site:
-    """The site; unknown modules and kinds are refused at the door."""
-    if site.kind not in ("output", "input", "attention"):
-        raise ValueError(f"{site}: edit changes 'output', 'input' and 'attention'; {site.kind!r} is not supported")
-    find(model, site.path)
-    return site
 
 
 def _leaf_of(value: Any, site: Site, name: str) -> Leaf:

@@ -51,7 +51,8 @@ class Gradients:
         """Send the gradient of every tensor in ``value`` to ``see`` whenever a backward pass computes it."""
         if kind == "grad" and not torch.is_grad_enabled() and checkpointing():
             self._waiting.setdefault(frame.path, []).append(frame.index)
-        self._follow()
+        if self._views:
+            self._follow()
         tensors: Iterable[tuple[Leaf, Tensor]] = [((), value)] if isinstance(value, Tensor) else walk(value)
         wanted = [(leaf, tensor) for leaf, tensor in tensors if tensor.requires_grad]
         for leaf, tensor in wanted:
@@ -61,7 +62,8 @@ class Gradients:
                 self._hook_view(tensor, (frame.path, frame.index, kind, leaf), emit, alone)
             else:
                 self._hook(tensor, partial(self._arrive, emit))
-        self._prune()
+        if len(self._handles) > self._limit:
+            self._prune()
 
     def watch_again(self, frame: Frame, output: Any, see: See) -> None:
         """Reentrant checkpointing has no graph in its first pass: take the gradient in its second."""
@@ -84,7 +86,8 @@ class Gradients:
 
     def _arrive(self, emit: Callable[[Tensor], None], grad: Tensor | None) -> None:
         if self.open and grad is not None:  # None: an unused output of a node with several
-            self._follow()
+            if self._views:
+                self._follow()
             self.arrived = True
             emit(grad)
 
@@ -115,27 +118,33 @@ class Gradients:
 
     def _follow(self) -> None:
         """Hook the first write to each view since it was seen; asked at every event, because a write makes no event."""
-        if not self._views:
-            return
         written = [(view, arrive) for view, arrive in self._views if view.written()]
         self._views = [(view, arrive) for view, arrive in self._views if view.waiting()]
         self._handles += [handle for view, arrive in written if (handle := view.follow(arrive)) is not None]
 
     def _prune(self) -> None:
         """Forget the hooks of graphs that are gone, so that ten thousand steps in one block take no memory."""
-        if len(self._handles) > self._limit:
-            self._handles = [handle for handle in self._handles if handle.hooks_dict_ref() is not None]
-            self._limit = max(1024, 2 * len(self._handles))
+        self._handles = [handle for handle in self._handles if handle.hooks_dict_ref() is not None]
+        self._limit = max(1024, 2 * len(self._handles))
 
 
 def why_no_gradient(tensor: Tensor) -> str | None:
     """Why no gradient of this tensor can come, or None where one can."""
+    if tensor.requires_grad:
+        return None
     if tensor.is_inference():
         return "no graph: it was made in inference mode"
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return f"not differentiable: {str(tensor.dtype).removeprefix('torch.')}"
-    if tensor.requires_grad:
-        return None
     return "no graph: " + (
         "nothing it depends on requires grad" if torch.is_grad_enabled() else "gradients were off (no_grad)"
     )
+
+
+def versions(values: Any) -> dict[int, int]:
+    """Each tensor's version, by identity: a module that answers with its own input, unchanged, can be told."""
+    found: dict[int, int] = {}
+    for value in values:
+        for _, t in [((), value)] if isinstance(value, Tensor) else walk(value):
+            found[id(t)] = 0 if t.is_inference() else t._version
+    return found

@@ -25,7 +25,7 @@ def keep_last(hooks: OrderedDict[int, Any], own: int) -> None:
     Each call of a module reads its hooks into a tuple first, so moving one during the call is safe and takes effect
     for the hooks that run after the call.
     """
-    if next(reversed(hooks), own) != own and _somebody_behind(hooks, own):
+    if _somebody_behind(hooks, own):
         for hook_id in [i for i in hooks if i in _observers]:
             hooks.move_to_end(hook_id)
 

@@ -104,13 +104,17 @@ def _match(model: nn.Module, named: dict[str, nn.Module], where: Where) -> list[
 
 
 def _by_glob(model: nn.Module, named: dict[str, nn.Module], glob: str) -> list[str]:
-    fitting = re.compile(translate(glob)).match
-    fits = [name for name in named if glob == "*" or name == glob or fitting(name)]
+    fits = list(named) if glob == "*" else _fitting(named, glob)
     if "parametrizations" not in glob:
         fits = [name for name in fits if "parametrizations" not in name or "parametrizations" not in name.split(".")]
     if not fits:
         raise LookupError(_no_match(model, named, glob))
     return fits
+
+
+def _fitting(named: dict[str, nn.Module], glob: str) -> list[str]:
+    fits = re.compile(translate(glob)).match
+    return [name for name in named if name == glob or fits(name)]
 
 
 def _by_type(model: nn.Module, named: dict[str, nn.Module], kind: type[nn.Module]) -> list[str]:

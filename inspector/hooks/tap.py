@@ -14,21 +14,22 @@ from threading import get_ident
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from inspector.hooks.eager import eager
-from inspector.hooks.facets import Facet, Facets
+from inspector.hooks.facets import Facets
 from inspector.hooks.frame import Enter, Event, Frame, Leave, See, Sink
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.order import keep_last, no_more, observing
-from inspector.hooks.parameters import named_inputs
 from inspector.hooks.recompute import recomputing
 from inspector.hooks.refusals import refuse_transforms
+from inspector.hooks.seeing import Seeing
 from inspector.hooks.select import Where, select
-from inspector.sites import KINDS, Kind, Site
-from inspector.tensors import Inputs, Leaf, walk
+from inspector.sites import Kind, Site, as_kinds
+from inspector.tensors import Inputs, Leaf
 
+Hooks = OrderedDict[int, Callable[..., Any]]
 _graph_task = torch._C._current_graph_task_id
 _interpreters = torch._C._functorch.peek_interpreter_stack
 _tracing = torch._C._get_tracing_state
@@ -63,6 +64,7 @@ class Mounted:
         self.enter = self.leave = self.began = self.outer = None
         for hook in self.hooks.values():
             hook.remove()
+        self.hooks.clear()
         no_more(self.id)
 
 
@@ -75,9 +77,10 @@ class _Hook:
     def __init__(self, block: Mounted, path: str, module: nn.Module) -> None:
         self.block, self.path, self.calls, self.elsewhere = block, path, 0, False
         self.module: nn.Module | None = module
-        self.pres: Any = module._forward_pre_hooks  # OrderedDicts, though torch's annotations say less
-        self.posts: Any = module._forward_hooks
+        self.pres: Hooks = module._forward_pre_hooks  # type: ignore[assignment]  # torch's annotation says less
+        self.posts: Hooks = module._forward_hooks  # type: ignore[assignment]  # as above
         own = block.id
+        block.hooks[path] = self  # first, so that an interrupt finds what to take away
         self.pres[own], self.posts[own] = self.before, self.after
         module._forward_pre_hooks_with_kwargs[own] = module._forward_hooks_always_called[own] = True
         if not block.last:  # an edit comes before other people's pre-hooks, which then see the edited value
@@ -100,18 +103,19 @@ class _Hook:
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         block = self.block
-        stack: list[Frame] | None = block.stack
+        stack = block.stack
         if block.numbers and (_interpreters() is not None or (not stack and (_tracing() is not None or _compiling()))):
             refuse_transforms()
         again = _graph_task() != -1 and recomputing()
         if again or get_ident() != block.thread or module is not self.module:
-            stack = self._stack(module, again)
-            if stack is None:
+            other = self._stack(module, again)
+            if other is None:
                 return None
+            stack = other
         if block.last:
-            if next(reversed(self.posts)) != block.id:
+            if next(reversed(self.posts), None) != block.id:
                 keep_last(self.posts, block.id)
-            if block.enter is not None and next(reversed(self.pres)) != block.id:
+            if block.enter is not None and next(reversed(self.pres), None) != block.id:
                 keep_last(self.pres, block.id)
         if not stack:
             block.outer = sys.exception()
@@ -178,7 +182,7 @@ def mount(
     try:
         for path, module in modules.items():
             if not isinstance(module, torch.jit.ScriptModule):  # of one, coverage tells that it never calls hooks
-                mounted.hooks[path] = _Hook(mounted, path, module)
+                _Hook(mounted, path, module)
         if last:
             observing(mounted.id)
         yield mounted
@@ -232,90 +236,15 @@ def tapped(
 ) -> Iterator[Mounted]:
     """``tap`` without the Events, for those who also want to know when a call begins, how it ends, and why it has no
     attention or no gates (capture). only: stands for all the others but ``began`` where only outputs are asked for."""
-    inputs_too, input_too, output_too = bool({"input", "grad_input"} & set(kinds)), "input" in kinds, "output" in kinds
-    grad_too, grad_input_too = "grad" in kinds, "grad_input" in kinds
     facets = Facets(modules, kinds) if {"attention", "gates"} & set(kinds) else None
-
-    def enter(frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if grad_too:
-            frame.given = _versions((*args, *kwargs.values()))
-        if frame.again:
-            return
-        inputs = named_inputs(frame.module, args, kwargs) if inputs_too else None
-        if begin is not None:
-            begin(frame, inputs)
-        if input_too:
-            see(frame, "input", (), inputs)
-        if grad_input_too:
-            gradients.watch(frame, inputs, "grad_input", see)
-        if facets is not None:
-            frame.args, frame.kwargs = args, kwargs
-            facets.begin(frame)
-
-    def leave(frame: Frame, output: Any) -> None:
-        if frame.again:
-            if grad_too and frame.raised is None:
-                gradients.watch_again(frame, output, see)
-            return
-        found = {} if facets is None else _facets_of(facets, frame, output)
-        if end is not None:
-            end(frame, output)
-        if frame.raised is not None:
-            return
-        if output_too:
-            see(frame, "output", (), output)
-        if grad_too:
-            gradients.watch(frame, output, "grad", see)
-        _tell(frame, found, see, lacks)
-
+    seeing = Seeing(see, kinds, gradients, facets)
+    seeing.begin, seeing.end, seeing.lacks = begin, end, lacks
     light = only is not None and kinds == ("output",)  # by far the most frequent
-    mounting = mount(
-        modules, enter=None if light else enter, leave=only if light else leave, began=began, numbers=True
-    )
-    with eager(), mounting as mounted, _closing(gradients, facets):
-        yield mounted
-
-
-def _facets_of(facets: Facets, frame: Frame, output: Any) -> dict[Kind, Facet]:
-    found = facets.end(frame, output)
-    frame.args, frame.kwargs = (), {}  # a tensor whose hook knows its own frame would never be freed
-    return found
-
-
-def _tell(frame: Frame, found: Mapping[Kind, Facet], see: See, lacks: Callable[[Frame, Kind, str], None] | None) -> None:
-    """Send on the attention and gates of a call, or why it has none."""
-    for kind, (value, why) in found.items():
-        if value is not None:
-            see(frame, kind, (), value)
-        elif lacks is not None:
-            lacks(frame, kind, why)
-
-
-@contextmanager
-def _closing(gradients: Gradients, facets: Facets | None) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        gradients.close()
-        if facets is not None:
-            facets.close()
-
-
-def as_kinds(what: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
-    """The kinds asked for, checked, each once and in their own order."""
-    asked = (what,) if isinstance(what, str) else tuple(what)
-    for kind in asked:
-        if kind not in KINDS:
-            raise ValueError(f"what={kind!r} is no kind of value; there are {', '.join(map(repr, KINDS))}")
-    if not asked:
-        raise ValueError("what=() asks for nothing; give at least one kind, such as 'output'")
-    return tuple(kind for kind in KINDS if kind in asked)
-
-
-def _versions(values: Any) -> dict[int, int]:
-    """Each tensor's version, by identity: a module that answers with its own input, unchanged, can be told."""
-    found: dict[int, int] = {}
-    for value in values:
-        for _, t in [((), value)] if isinstance(value, Tensor) else walk(value):
-            found[id(t)] = 0 if t.is_inference() else t._version
-    return found
+    enter, leave = (None, only) if light else (seeing.enter, seeing.leave)
+    with eager(), mount(modules, enter=enter, leave=leave, began=began, numbers=True) as mounted:
+        try:
+            yield mounted
+        finally:
+            gradients.close()
+            if facets is not None:
+                facets.close()
