@@ -1,5 +1,6 @@
 """attribute(): what it answers, what it refuses, and that it leaves everything as it was."""
 
+import copy
 import random
 import warnings
 
@@ -610,3 +611,47 @@ def test_an_inner_unit_of_a_time_major_module_is_that_of_each_sample():
         x = torch.randn(3, steps, 4)
         unit = attribute(model, x, target=Neuron("lstm:output[0]", (steps - 1, 2)), method="saliency")
         torch.testing.assert_close(unit.values, attribute(model, x, target=2, method="saliency").values)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"n_step": 5}, TypeError, "Did you mean 'n_steps'"),
+        ({"rule": "simpson"}, ValueError, "no quadrature"),
+        ({"method": "gradient_shap", "n_samples": 0}, ValueError, "draws nothing"),
+        ({"method": "IntegratedGradients"}, KeyError, "Did you mean 'integrated_gradients'"),
+        ({"method": "LayerGradCam"}, KeyError, "Did you mean 'grad_cam'"),
+        ({"method": "grad_cam", "layer": "0@3"}, LookupError, "ran 1 time"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_with_what_there_is(options, error, says):
+    with pytest.raises(error, match=says):
+        attribute(nn.Sequential(nn.Linear(5, 3)), torch.randn(2, 5), target=1, **options)
+
+
+def test_a_model_made_under_inference_mode_is_refused_with_the_cure():
+    with torch.inference_mode():
+        model = nn.Linear(5, 3)
+    with pytest.raises(ValueError, match="deepcopy"):
+        attribute(model, torch.randn(2, 5), target=1)
+    attribute(copy.deepcopy(model), torch.randn(2, 5), target=1)
+
+
+@pytest.mark.parametrize("method", ["deep_lift", "lrp", "guided_backprop", "integrated_gradients", "occlusion"])
+def test_wrapped_models_are_explained_as_what_they_wrap(method):
+    model, x = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 5)
+    expected = attribute(model, x, target=1, method=method).values
+    for wrapped in (nn.DataParallel(model), torch.compile(model, backend="eager")):
+        torch.testing.assert_close(attribute(wrapped, x, target=1, method=method).values, expected)
+
+
+def test_a_scripted_model_is_refused_where_rules_would_change():
+    model, x = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.trace(model, x)
+    expected = attribute(model, x, target=1, method="saliency").values
+    torch.testing.assert_close(attribute(scripted, x, target=1, method="saliency").values, expected)
+    for method in ("deep_lift", "guided_backprop", "lrp"):
+        with pytest.raises(ValueError, match="scripted or traced"):
+            attribute(scripted, x, target=1, method=method)

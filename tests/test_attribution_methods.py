@@ -530,6 +530,26 @@ def test_temporal_saliency_rescaling_multiplies_what_time_and_feature_change():
     assert answer.cost.forwards == 1 + 6 + 4
 
 
+def test_temporal_saliency_rescaling_takes_any_input_method_with_its_options():
+    model, x = Sequence(nn.LSTM(4, 5, batch_first=True), 5).double(), torch.randn(2, 6, 4).double()
+    rescaled = {"target": 1, "method": "temporal_saliency_rescaling"}
+    steps = {"of": "integrated_gradients", "of_options": {"n_steps": 7}}
+    answer = attribute(model, x, **rescaled, **steps)
+    plain = quietly(model, x, target=1, n_steps=7).values
+    without = [torch.cat([x[:, :t], 0 * x[:, t : t + 1], x[:, t + 1 :]], 1) for t in range(6)]
+    time = torch.stack([(quietly(model, w, target=1, n_steps=7).values - plain).abs().sum((1, 2)) for w in without], 1)
+    assert torch.allclose(answer.values / answer.values[:, :1], (time / time[:, :1])[..., None])
+
+    def gradient(score, values):
+        return torch.autograd.grad(score(values).sum(), values)[0].abs()
+
+    own = attribute(model, x, **rescaled, of=gradient).values
+    torch.testing.assert_close(own, attribute(model, x, **rescaled).values)
+    for wrong, error in (({"of": "grad_cam"}, ValueError), (steps | {"of_options": {"n": 1}}, TypeError)):
+        with pytest.raises(error):
+            attribute(model, x, **rescaled, **wrong)
+
+
 def attending():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     return nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Flatten(), nn.Linear(40, 3))

@@ -187,6 +187,6 @@ def _warn_incomplete(asked: Asked, attribution: Attribution) -> None:
     if not off <= TOLERANCE:  # NaN too
         warnings.warn(
             f"{attribution.method} is off by {off:.0%}: its values do not sum to the difference of the outputs "
-            f"(attribution.delta, per sample). {row.limits}".strip(),
+            f"(attribution.delta, per sample). {row.advice}".strip(),
             stacklevel=3,
         )

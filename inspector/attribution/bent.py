@@ -99,6 +99,16 @@ def plain_name(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
     return _SAME.get(bare, bare), in_place or bool(flag)
 
 
+def refuse_scripted(model: nn.Module) -> None:
+    """TorchScript hides its functions, so that no rule of theirs can be changed."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"{name or 'the model'} is scripted or traced, which hides the functions that would get other rules; explain "
+                "the model that it was made from, or take integrated_gradients"
+            )
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Parameters take no gradient inside, so that a tensor requires one exactly where it depends on what is explained."""

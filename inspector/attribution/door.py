@@ -46,6 +46,9 @@ def common_options(row: Method, name: str, options: dict[str, Any]) -> dict[str,
                 near = difflib.get_close_matches(option, there, n=1)
                 hint = f". Did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{name} has no option {option!r}; it has {', '.join(there)}{hint}")
+    samples = options.get("n_samples", 1)
+    if samples is not None and row.needs != "as it asks" and samples < 1:
+        raise ValueError(f"n_samples={samples} draws nothing; take at least 1")
     if common["noise_form"] not in FORMS:
         raise ValueError(
             f"noise_form={common['noise_form']!r} is no way to combine noisy answers; there are {', '.join(FORMS)}"

@@ -21,6 +21,7 @@ from inspector.attribution.places import known
 from inspector.attribution.question import Question
 from inspector.attribution.seen import Seen, once
 from inspector.hooks import Event, Where, edit, select, tap
+from inspector.hooks.select import names
 from inspector.sites import Kind, Site
 from inspector.tensors import walk
 
@@ -203,7 +204,7 @@ def _refuse(question: Question) -> Tensor:
     from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
 
     fit = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS, *_LINEAR)
-    leaves = {name: m for name, m in question.model.named_modules() if not any(m.children())}
+    leaves = {name: m for name, m in names(question.model).items() if not any(m.children())}
     outside = _Outside()
     values = question.fresh()
     rows = question.rows(values[0])

@@ -27,7 +27,8 @@ class Method:
     complete: the values sum to the difference of outputs. signed: negative values mean evidence against.
     baselines: it compares with a baseline; "distribution" where that may be several, "data" where it is the batch unless
     one is given. helped: it explains inputs with the help of layer=.
-    tokens: its values are one number per token, not per element. alone: several targets share none of its passes.
+    tokens: its values are one number per token, not per element. alone: several targets share none of its passes. limits:
+    what it cannot do. advice: what helps where it claims completeness and is not complete.
     """
 
     run: Callable[..., Any] | None = None
@@ -45,6 +46,7 @@ class Method:
     captum: str = ""
     paper: str = ""
     limits: str = ""
+    advice: str = ""
     check: Callable[..., None] | None = None
 
     @property
@@ -90,9 +92,9 @@ class Methods(MutableMapping[str, Method]):
         return len(self._rows)
 
     def __repr__(self) -> str:
-        head = ["method", "explains", "needs", "passes", "complete", "signed", "Captum", "paper"]
+        head = ["method", "explains", "needs", "passes", "complete", "signed", "Captum", "paper", "what it cannot do"]
         rows = [
-            [name, r.explains, r.needs, r.passes, _yes(r.complete), _yes(r.signed), r.captum or "-", r.paper]
+            [name, r.explains, r.needs, r.passes, _yes(r.complete), _yes(r.signed), r.captum or "-", r.paper, r.limits]
             for name, r in self._rows.items()
         ]
         return table(head, rows)

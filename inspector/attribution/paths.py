@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from inspector.attribution.gradients import weights
 from inspector.attribution.question import Question
 from inspector.attribution.seen import Axis, Pass, Seen, run_pass
 from inspector.hooks import Where
@@ -54,18 +55,6 @@ def internal_influence(
 def flown(seen: Seen) -> Tensor:
     """What a path left behind at the layer."""
     return seen.activation
-
-
-def weights(rule: str, n: int) -> tuple[list[float], list[float]]:
-    """Step sizes and places of n points between 0 and 1."""
-    from captum.attr._utils.approximation_methods import SUPPORTED_METHODS, approximation_parameters
-
-    if rule not in SUPPORTED_METHODS:
-        raise ValueError(f"rule={rule!r} is no quadrature; there are {', '.join(SUPPORTED_METHODS)}")
-    if n < 2:
-        raise ValueError(f"n_steps={n} is no path; take at least 2")
-    sizes, places = approximation_parameters(rule)
-    return sizes(n), places(n)
 
 
 def _starts(question: Question, count: int) -> list[int]:

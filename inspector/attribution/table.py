@@ -1,12 +1,6 @@
-"""The rows of METHODS."""
+"""The rows of METHODS: methods that explain inputs; those of layers are in a file of their own."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-from torch import Tensor
 
 from inspector.attribution import (
     attend,
@@ -15,7 +9,6 @@ from inspector.attribution import (
     gradients,
     guided,
     lrp,
-    masked_cams,
     noise,
     paths,
     perturb,
@@ -23,25 +16,28 @@ from inspector.attribution import (
     temporal,
     zeroing,
 )
+from inspector.attribution.bent import refuse_scripted
+from inspector.attribution.layer_rows import LAYERS
 from inspector.attribution.methods import Method, Methods
-from inspector.attribution.seen import once
-
-_look = partial(once, gradient=False)
-
-
-def _layer(function: Callable[..., Tensor], see: Callable[..., Any] = once, **about: Any) -> Method:
-    """A method that is a function of what one pass over all layers saw."""
-    about = {"needs": "activation + gradient", "passes": "1 + 1"} | about
-    return Method(at_layer=function, see=see, explains="layer", **about)
-
 
 METHODS = Methods(
     {
         "saliency": Method(
-            gradients.saliency, explains="both", signed=False, passes="1 + 1", captum="Saliency", paper="Simonyan 2014"
+            gradients.saliency,
+            explains="both",
+            signed=False,
+            passes="1 + 1",
+            captum="Saliency",
+            paper="Simonyan 2014",
+            limits="a slope, no share of the output; near 0 where the model is saturated",
         ),
         "input_x_gradient": Method(
-            gradients.input_x_gradient, explains="both", passes="1 + 1", captum="InputXGradient", paper="Shrikumar 2017"
+            gradients.input_x_gradient,
+            explains="both",
+            passes="1 + 1",
+            captum="InputXGradient",
+            paper="Shrikumar 2017",
+            limits="near 0 where the model is saturated",
         ),
         "integrated_gradients": Method(
             gradients.integrated_gradients,
@@ -51,11 +47,17 @@ METHODS = Methods(
             baselines=True,
             passes="2 + 1",
             captum="IntegratedGradients",
-            limits="More n_steps help; deep_lift is exact also where the path bends sharply, as at a LayerNorm near zero",
+            limits="exact in the limit of many n_steps only",
+            advice="More n_steps help; deep_lift is exact also where the path bends sharply, as at a LayerNorm near zero",
             paper="Sundararajan 2017",
         ),
         "smooth_grad": Method(
-            noise.smooth_grad, explains="both", passes="2 + 1", captum="NoiseTunnel", paper="Smilkov 2017"
+            noise.smooth_grad,
+            explains="both",
+            passes="2 + 1",
+            captum="NoiseTunnel",
+            paper="Smilkov 2017",
+            limits="a mean slope, no share of the output",
         ),
         "gradient_shap": Method(
             noise.gradient_shap,
@@ -78,6 +80,7 @@ METHODS = Methods(
         ),
         "deep_lift": Method(
             rules.deep_lift,
+            check=refuse_scripted,
             at_layer=cams.gradient_x_activation,
             see=rules.layers_deep_lift,
             explains="both",
@@ -87,32 +90,52 @@ METHODS = Methods(
             passes="2 + 1",
             captum="DeepLift",
             paper="Shrikumar 2017",
+            limits="a function without a rule passes its gradient, and delta tells",
+            advice="The model holds a function that has no rule, so its gradient was taken; take integrated_gradients",
         ),
         "deep_lift_shap": Method(
             rules.deep_lift_shap,
+            check=refuse_scripted,
             needs="changed rules",
             complete=True,
             baselines="distribution",
             passes="2 + 1",
             captum="DeepLiftShap",
             paper="Lundberg 2017",
+            limits="a function without a rule passes its gradient, and delta tells",
+            advice="The model holds a function that has no rule, so its gradient was taken; take integrated_gradients",
         ),
         "guided_backprop": Method(
-            rules.guided_backprop, needs="changed rules", passes="1 + 1", captum="GuidedBackprop", paper="Springenberg 2015"
+            rules.guided_backprop,
+            check=refuse_scripted,
+            needs="changed rules",
+            passes="1 + 1",
+            captum="GuidedBackprop",
+            paper="Springenberg 2015",
+            limits="models without ReLUs are refused; hardly depends on the class",
         ),
         "deconvolution": Method(
-            rules.deconvolution, needs="changed rules", passes="1 + 1", captum="Deconvolution", paper="Zeiler 2014"
+            rules.deconvolution,
+            check=refuse_scripted,
+            needs="changed rules",
+            passes="1 + 1",
+            captum="Deconvolution",
+            paper="Zeiler 2014",
+            limits="models without ReLUs are refused; hardly depends on the class",
         ),
         "guided_grad_cam": Method(
             guided.guided_grad_cam,
+            check=refuse_scripted,
             helped=True,
             needs="changed rules",
             passes="2 + 2",
             captum="GuidedGradCam",
             paper="Selvaraju 2017",
+            limits="models without ReLUs, and layers of other positions, are refused",
         ),
         "lrp": Method(
             lrp.lrp,
+            check=refuse_scripted,
             at_layer=paths.flown,
             see=lrp.layers_lrp,
             explains="both",
@@ -121,7 +144,7 @@ METHODS = Methods(
             passes="batched",
             captum="LRP",
             paper="Bach 2015",
-            limits="refused for residual additions, embeddings, recurrent and attention layers",
+            limits="refused for residual additions, embeddings, norms, recurrent and attention layers, modules used twice",
         ),
         "temporal_saliency_rescaling": Method(
             temporal.temporal_saliency_rescaling,
@@ -129,7 +152,7 @@ METHODS = Methods(
             signed=False,
             passes="batched",
             paper="Ismail 2020",
-            limits="(batch, time, features) only",
+            limits="one input (batch, time, features) only",
         ),
         "occlusion": Method(
             perturb.occlusion,
@@ -139,6 +162,7 @@ METHODS = Methods(
             passes="batched",
             captum="Occlusion",
             paper="Zeiler 2014",
+            limits="parts that matter only together are missed",
         ),
         "feature_ablation": Method(
             games.feature_ablation,
@@ -147,6 +171,7 @@ METHODS = Methods(
             baselines=True,
             passes="batched",
             captum="FeatureAblation",
+            limits="parts that matter only together are missed",
         ),
         "feature_permutation": Method(
             games.feature_permutation,
@@ -166,6 +191,7 @@ METHODS = Methods(
             passes="batched",
             captum="ShapleyValueSampling",
             paper="Castro 2009",
+            limits="exact in the limit of many samples only",
         ),
         "kernel_shap": Method(
             games.kernel_shap,
@@ -176,6 +202,7 @@ METHODS = Methods(
             passes="batched",
             captum="KernelShap",
             paper="Lundberg 2017",
+            limits="exact with all coalitions, else an estimate",
         ),
         "lime": Method(
             games.lime,
@@ -185,6 +212,7 @@ METHODS = Methods(
             passes="batched",
             captum="Lime",
             paper="Ribeiro 2016",
+            limits="a linear fit nearby",
         ),
         "rise": Method(
             games.rise,
@@ -193,8 +221,17 @@ METHODS = Methods(
             baselines=True,
             passes="batched",
             paper="Petsiuk 2018",
+            limits="an estimate; values are means of scores",
         ),
-        "attention": Method(attend.attention, tokens=True, alone=True, needs="attention", signed=False, passes="1 + 0"),
+        "attention": Method(
+            attend.attention,
+            tokens=True,
+            alone=True,
+            needs="attention",
+            signed=False,
+            passes="1 + 0",
+            limits="where the model looks, not what it uses",
+        ),
         "attention_rollout": Method(
             attend.attention_rollout,
             tokens=True,
@@ -203,6 +240,7 @@ METHODS = Methods(
             signed=False,
             passes="1 + 0",
             paper="Abnar 2020",
+            limits="no target; layers over different tokens are refused",
         ),
         "grad_x_attention": Method(
             attend.grad_x_attention,
@@ -212,6 +250,7 @@ METHODS = Methods(
             signed=False,
             passes="1 + 1",
             paper="Chefer 2021",
+            limits="positive evidence only; layers over different tokens are refused",
         ),
         "value_zeroing": Method(
             zeroing.value_zeroing,
@@ -222,37 +261,8 @@ METHODS = Methods(
             signed=False,
             passes="batched",
             paper="Mohebbi 2023",
+            limits="no target; needs a block that attends",
         ),
-        "activation": _layer(cams.activation, _look, needs="activation", passes="1 + 0", captum="LayerActivation"),
-        "gradient_x_activation": _layer(cams.gradient_x_activation, captum="LayerGradientXActivation"),
-        "grad_cam": _layer(cams.grad_cam, captum="LayerGradCam", paper="Selvaraju 2017"),
-        "grad_cam_plus_plus": _layer(cams.grad_cam_plus_plus, paper="Chattopadhyay 2018"),
-        "hires_cam": _layer(cams.hires_cam, paper="Draelos 2020"),
-        "layer_cam": _layer(cams.layer_cam, paper="Jiang 2021"),
-        "x_grad_cam": _layer(cams.x_grad_cam, paper="Fu 2020"),
-        "eigen_cam": _layer(cams.eigen_cam, _look, needs="activation", passes="1 + 0", paper="Muhammad 2020"),
-        "eigen_grad_cam": _layer(cams.eigen_grad_cam, paper="Gildenblat 2021"),
-        "score_cam": _layer(paths.flown, masked_cams.score_cam, needs="perturbation", passes="batched", paper="Wang 2020"),
-        "ablation_cam": _layer(
-            paths.flown, masked_cams.ablation_cam, needs="perturbation", passes="batched", paper="Desai 2020"
-        ),
-        "conductance": _layer(
-            paths.flown,
-            paths.conductance,
-            needs="path",
-            baselines=True,
-            passes="2 + 1",
-            captum="LayerConductance",
-            paper="Dhamdhere 2018",
-        ),
-        "internal_influence": _layer(
-            paths.flown,
-            paths.internal_influence,
-            needs="path",
-            baselines=True,
-            passes="2 + 1",
-            captum="InternalInfluence",
-            paper="Leino 2018",
-        ),
+        **LAYERS,
     }
 )

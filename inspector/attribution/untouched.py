@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inspector.hooks.eager import eager
+
 _INNER = (
     *("_parameters", "_buffers", "_modules"),
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
@@ -29,6 +31,7 @@ _INNER = (
 def untouched(model: nn.Module, *, seed: int = 0) -> Iterator[None]:
     """Inside: evaluation mode, gradients on, random numbers from ``seed``. Afterwards everything is as it was."""
     with ExitStack() as stack:
+        stack.enter_context(eager())
         stack.enter_context(_same_random_state(model, seed))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -109,7 +112,8 @@ def _same_modules(model: nn.Module) -> Iterator[None]:
 def _state(module: nn.Module) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
     """The module's dictionaries with what they hold: its attributes, and then parameters, submodules, hooks and so on."""
     own = module.__dict__
-    return [(own, dict(own)), *((own[name], dict(own[name])) for name in _INNER if name in own)]
+    inner = [own[name] for name in _INNER if isinstance(own.get(name), dict)]  # of scripted modules they are no dicts
+    return [(now, dict(now)) for now in (own, *inner)]
 
 
 def _make_same(now: dict[Any, Any], before: dict[Any, Any]) -> None:
