@@ -104,8 +104,8 @@ def refuse_scripted(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
-                f"{name or 'the model'} is scripted or traced, which hides the functions that would get other rules; explain "
-                "the model that it was made from, or take integrated_gradients"
+                f"{name or 'the model'} is scripted or traced, which hides the functions that would get new rules; take "
+                "the model that it was made from, or integrated_gradients"
             )
 
 

@@ -98,7 +98,7 @@ def at_site(question: Question, site: Site) -> tuple[Slot, Tensor]:
     value = value.detach().movedim(axis, 0).clone()
     if not value.is_floating_point():
         raise TypeError(f"{site} holds {value.dtype}, which nothing can be attributed to; choose a floating layer")
-    return Slot(str(site), (), site, axis, layer_axes(question.model, module, site, value)), value
+    return Slot(str(site), (), site, axis, layer_axes(question.channels_first, module, site, value)), value
 
 
 def axis_at(question: Question, module: nn.Module, site: Site, value: Tensor) -> int:

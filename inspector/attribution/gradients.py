@@ -31,7 +31,7 @@ def integrated_gradients(question: Question, *, n_steps: int = 50, rule: str = "
 
     n_steps: points on the line; rule: gausslegendre, riemann_trapezoid, riemann_middle, riemann_left or riemann_right.
     """
-    weights(rule, n_steps)  # refuses what is no quadrature
+    _check_path(rule, n_steps)
     difference = question.difference()
     chunk = min(n_steps, question.copies()) * question.size
     batch = chunk if chunk < n_steps * question.size else None
@@ -42,14 +42,20 @@ def integrated_gradients(question: Question, *, n_steps: int = 50, rule: str = "
 
 def weights(rule: str, n: int) -> tuple[list[float], list[float]]:
     """Step sizes and places of n points between 0 and 1."""
-    from captum.attr._utils.approximation_methods import SUPPORTED_METHODS, approximation_parameters
+    from captum.attr._utils.approximation_methods import approximation_parameters
+
+    _check_path(rule, n)
+    sizes, places = approximation_parameters(rule)
+    return sizes(n), places(n)
+
+
+def _check_path(rule: str, n: int) -> None:
+    from captum.attr._utils.approximation_methods import SUPPORTED_METHODS
 
     if rule not in SUPPORTED_METHODS:
         raise ValueError(f"rule={rule!r} is no quadrature; there are {', '.join(SUPPORTED_METHODS)}")
     if n < 2:
         raise ValueError(f"n_steps={n} is no path; take at least 2")
-    sizes, places = approximation_parameters(rule)
-    return sizes(n), places(n)
 
 
 def total(values: Values) -> Tensor:

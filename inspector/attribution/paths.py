@@ -77,7 +77,7 @@ def _points(value: Tensor, base: Tensor, alphas: list[float]) -> Tensor:
 
 
 def _stepwise(question: Question, seen: Pass, site: Site, axis: int) -> Seen:
-    step = seen.seen(question.model, site, axis)
+    step = seen.seen(question, site, axis)
     shape = (-1, question.size, *step.activation.shape[1:])
     step.activation, step.gradient = step.activation.reshape(shape), step.grad.reshape(shape)
     return step

@@ -32,8 +32,9 @@ def input_axes(model: nn.Module, value: Tensor, samples: Samples) -> Axes:
     return (1,) if value.dim() == 2 else tuple(range(2, value.dim()))
 
 
-def layer_axes(model: nn.Module, module: nn.Module, site: Site, value: Tensor) -> Axes:
-    """The positions of a value inside the model, batch axis first; None where it has none."""
+def layer_axes(channels_first: bool, module: nn.Module, site: Site, value: Tensor) -> Axes:
+    """The positions of a value inside a model, batch axis first; None where it has none. channels_first: of three axes,
+    where the module does not tell, such as in a model of 1-D convolutions."""
     n = value.dim()
     if n < 2 or (isinstance(module, (nn.RNNBase, nn.MultiheadAttention)) and site.leaf[:1] == (1,)):
         return None
@@ -45,7 +46,7 @@ def layer_axes(model: nn.Module, module: nn.Module, site: Site, value: Tensor) -
         return tuple(range(1, n - 1))
     if isinstance(module, _CHANNELS_FIRST) or n > 3:
         return tuple(range(2, n))
-    return (2,) if _has(model, nn.Conv1d) else (1,)
+    return (2,) if channels_first else (1,)
 
 
 def _like_mask(value: Tensor, samples: Samples) -> Axes:
@@ -66,5 +67,6 @@ def _of_three(model: nn.Module, value: Tensor) -> Axes:
     return (1, 2) if isinstance(first, nn.Conv2d) else (1,)
 
 
-def _has(model: nn.Module, kind: type[nn.Module]) -> bool:
-    return any(isinstance(module, kind) for module in model.modules())
+def channels_first(model: nn.Module) -> bool:
+    """Whether values of three axes have their channels before their steps."""
+    return any(isinstance(module, nn.Conv1d) for module in model.modules())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from inspector import tensors
 from inspector.attribution.places import at, batch_axis, known, run_for, watch
-from inspector.attribution.positions import Axes
+from inspector.attribution.positions import Axes, channels_first
 from inspector.attribution.sharing import Sharing
 from inspector.attribution.targets import Target
 from inspector.hooks import edit
@@ -94,6 +95,10 @@ class Question:
     @property
     def size(self) -> int:
         return self.target.size
+
+    @cached_property
+    def channels_first(self) -> bool:
+        return channels_first(self.model)
 
     def score(self, *values: Tensor, rows: Tensor | None = None) -> Tensor:
         """(n,) scores of n = k * size rows; without ``rows``, k copies of the batch one after the other."""

@@ -67,7 +67,7 @@ def layers_deep_lift(question: Question, where: Where, *, kinds: Sequence[Kind] 
 
 
 def _difference(question: Question, here: Pass, there: Pass, site: Site, axis: int) -> Seen:
-    seen = here.seen(question.model, site, axis)
+    seen = here.seen(question, site, axis)
     seen.activation = seen.activation - there.look.values[site].movedim(axis, 0)
     assert here.score is not None
     assert there.score is not None  # both were scored

@@ -76,9 +76,9 @@ class Pass:
     score: Tensor | None
     rows: int
 
-    def seen(self, model: nn.Module, site: Site, axis: int) -> Seen:
+    def seen(self, question: Question, site: Site, axis: int) -> Seen:
         activation, gradient = self.look.values[site].movedim(axis, 0), self.grads.get(site)
-        positions = layer_axes(model, self.look.modules[site], site, activation)
+        positions = layer_axes(question.channels_first, self.look.modules[site], site, activation)
         return Seen(site, activation, None if gradient is None else gradient.movedim(axis, 0), positions, axis=axis)
 
 
@@ -153,5 +153,5 @@ def once(
             continue
         place = axis.of(seen, site)
         if place is not None:
-            found[site] = seen.seen(question.model, site, place)
+            found[site] = seen.seen(question, site, place)
     return found
