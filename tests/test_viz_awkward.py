@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from torch import nn
 
 from inspector import capture, show
-from inspector.records import Attribution, Call, Coverage, Samples, Scores, Status, Store, Summary
+from inspector.records import Attribution, Call, Coverage, Samples, Scores, Status, Store, Summary, Task
 from inspector.sites import Site
 from inspector.viz import Figure, plot_curves, plot_filters, plot_heads, plot_tensor
 from inspector.viz.figure import log_axis
@@ -253,3 +253,48 @@ def test_features_of_samples_are_named_and_rows_are_bounded():
 def test_classes_without_a_sample_say_so():
     record = made.assessed(torch.diag(torch.tensor([3, 0, 2])), "small", 3)
     assert "no samples" in texts(show(record))
+
+
+TWICE = {
+    "attribution": made.image_attribution,
+    "assessment": made.assessment,
+    "call": lambda: made.store()["features.1.conv"],
+    "comparison": made.images_compared,
+    "coverage": lambda: made.store().coverage,
+    "curve": lambda: made.images_compared().curves["random"]["deletion"],
+    "finding": lambda: made.history().findings[0],
+    "history": made.history,
+    "samples": lambda: made.image_attribution().samples,
+    "unlabelled samples": lambda: Samples(torch.rand(3, 2)),
+    "scores": lambda: made.images_compared().scores,
+    "store": made.store,
+    "summary": made.summarized,
+    "task": lambda: Task(made.image_attribution().samples, made.image_attribution(n=2).samples, "toy"),
+    "tensor": lambda: torch.randn(4, 5),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_two_of_every_kind_share_one_picture(name):
+    figure = show(TWICE[name](), TWICE[name]())
+    assert isinstance(figure, Figure)
+    assert figure.words
+    assert not [text for text in texts(figure) if "mathdefault" in text]
+
+
+def test_several_scores_are_on_one_axis_and_told_apart_by_their_number():
+    scores = made.images_compared().scores
+    ax = show(scores, scores).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [f"{i}: {name}" for i in (1, 2) for name in scores]
+
+
+def test_an_unknown_option_names_the_known_ones():
+    with pytest.raises(TypeError, match="'nope' is no option .* it takes samples, piece, figsize"):
+        show(made.image_attribution(), nope=1)
+    with pytest.raises(TypeError, match="it takes kind, sample"):
+        show(made.store(), nope=1)
+
+
+def test_what_has_no_picture_is_told_what_has_one_and_what_to_do():
+    with pytest.raises(TypeError, match=r"int has no picture; show takes Assessment, .*make a tensor"):
+        show(3)

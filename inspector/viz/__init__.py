@@ -5,6 +5,8 @@ Figures live outside pyplot: nothing is shown twice, nothing pops up, no setting
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,6 +27,7 @@ from inspector.records import (
     Summary,
     Task,
 )
+from inspector.viz import several
 from inspector.viz.anything import plot_tensor, tensor_figure
 from inspector.viz.assessment import plot_classes, plot_confusion, plot_groups, show_assessment
 from inspector.viz.attention import plot_attention, plot_heads, plot_patches, rollout
@@ -43,6 +46,7 @@ from inspector.viz.images import plot_heat, plot_image, plot_mosaic, plot_overla
 from inspector.viz.layers import plot_layers
 from inspector.viz.nouns import plot_findings, show_coverage, show_curve, show_findings, show_samples, show_scores, show_task
 from inspector.viz.sequences import plot_series, plot_steps
+from inspector.viz.several import plot_bars
 from inspector.viz.spreads import plot_spreads
 from inspector.viz.store import plot_thumbnails, show_store
 from inspector.viz.structure import plot_amounts, plot_tree, show_summary
@@ -53,6 +57,7 @@ __all__ = [
     "plot_agreement",
     "plot_amounts",
     "plot_attention",
+    "plot_bars",
     "plot_classes",
     "plot_confusion",
     "plot_cost",
@@ -104,13 +109,22 @@ _PICTURES: dict[type, Callable[..., Figure]] = {
     Task: show_task,
     Tensor: tensor_figure,
 }
-_ONE = (Call, Comparison, Coverage, Samples, Scores, Summary, Task, Tensor)  # kinds that are shown one at a time
+_SEVERAL: dict[type, Callable[..., Figure]] = {  # kinds whose common picture is another than that of one
+    Call: several.several_calls,
+    Comparison: several.several_comparisons,
+    Coverage: several.several_coverages,
+    Samples: several.several_samples,
+    Scores: several.several_scores,
+    Summary: several.several_summaries,
+    Task: several.several_tasks,
+    Tensor: several.several_tensors,
+}
 
 
 def show(record: Any, *more: Any, **options: Any) -> Figure:
     """The picture of a record, as a Figure that shows itself in a notebook and is saved with ``.savefig``.
 
-    ``more``: others of the same kind on shared axes; for two stores, their difference. A list of findings or of
+    ``more``: others of the same kind on shared axes; for stores their difference. A list of findings or of
     attributions, or a dict of attributions such as ``attribute_layers`` gives, is one picture. ``options``: ``figsize``,
     and what the record's own picture takes, such as ``samples=4``. Raises TypeError for what has no picture.
     """
@@ -120,13 +134,27 @@ def show(record: Any, *more: Any, **options: Any) -> Figure:
         return show_attributions(record, **options)
     kind = next((kind for kind in _PICTURES if isinstance(record, kind)), None)
     if kind is None:
-        raise TypeError(f"a {type(record).__name__} has no picture; show takes {', '.join(k.__name__ for k in _PICTURES)}")
+        known = ", ".join(k.__name__ for k in _PICTURES)
+        raise TypeError(
+            f"{type(record).__name__} has no picture; show takes {known}, lists of attributions, histories or findings and "
+            "dicts of attributions; make a tensor of other numbers"
+        )
     wrong = [type(other).__name__ for other in more if not isinstance(other, kind)]
     if wrong:
         raise TypeError(f"a {kind.__name__} and a {wrong[0]} do not share axes; show each by itself")
-    if more and kind in _ONE:
-        raise TypeError(f"{1 + len(more)} of {kind.__name__} have no common picture; show each by itself")
-    return _PICTURES[kind](record, *more, **options)
+    picture = _SEVERAL.get(kind, _PICTURES[kind]) if more else _PICTURES[kind]
+    try:
+        return picture(record, *more, **options)
+    except (AttributeError, TypeError) as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None:
+            raise
+        raise TypeError(f"{unknown[1]!r} is no option of the picture of {kind.__name__}; {_options(picture)}") from error
+
+
+def _options(picture: Callable[..., Figure]) -> str:
+    known = [p.name for p in inspect.signature(picture).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return f"it takes {', '.join([*known, 'figsize'])}"
 
 
 def _all_are(items: Iterable[Any], kinds: tuple[type, ...]) -> bool:
