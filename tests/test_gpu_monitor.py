@@ -214,3 +214,22 @@ def test_two_devices_in_one_model_are_two_tables():
     assert monitor.history.stats.line("param_grad", "there.weight", "rms")[0].tolist() == [1, 2, 3]
     norm = torch.stack([p.grad.norm().cpu() for p in model.parameters()]).norm().item()
     assert monitor.history.watch["grad_norm"][1][-1] == pytest.approx(norm, rel=1e-4)
+
+
+def test_attention_is_looked_at_without_waiting(no_waiting):
+    model = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, dropout=0.0).cuda()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    x = torch.randn(8, 16, 64, device="cuda")
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(16, device="cuda")
+    with Monitor(model, every=1) as monitor:
+        for step in range(25):
+            if step == 2:
+                no_waiting()
+            optimizer.zero_grad()
+            model(x, src_mask=mask).square().mean().backward()
+            optimizer.step()
+        torch.cuda.set_sync_debug_mode("default")
+    assert monitor.session.guard.off is None
+    entropy = monitor.history.stats.line("output", "self_attn", "entropy")[1]
+    assert len(entropy) == 3
+    assert ((entropy > 0) & (entropy <= 1)).all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 from inspector.hooks.frame import Frame
 from inspector.hooks.gradients import Gradients
 from inspector.hooks.recompute import checkpointing
+from inspector.monitor.attention import Attention
+from inspector.monitor.guard import Guard
 from inspector.monitor.measure import Call, Measure
 from inspector.monitor.table import Place
 from inspector.tensors import Leaf, format_leaf, walk
-
-Guard = Callable[..., Any]
 
 # Inside vmap or grad of torch.func there is an interpreter: tensors are wrapped and have no numbers of their own.
 _functorch: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack  # type: ignore[attr-defined,unused-ignore]
@@ -38,17 +39,23 @@ class Passing:
         self.names: dict[tuple[str, Leaf], str] = {}
         self.rows: dict[str | tuple[str, Leaf], int] = {}
         self.trained_in_mode = False
+        self.attention = Attention()
 
     def begin_step(self) -> None:
         """Forget the last step; gradients that come late belong to no step."""
         self.gradients.open = False
         self.gradients = Gradients()
         self.seen.clear()
+        self.attention.take_out()
 
     def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.guard(self._enter, frame, args, kwargs)
 
     def leave(self, frame: Frame, output: Any) -> None:
+        if frame.facets is not None:
+            self.guard(self._attended, frame)
+            if self.guard.off is not None:  # the mode of a monitor that is off must not stay
+                self.attention.take_out()
         if frame.scratch is not None and frame.raised is None:
             self.guard(self._leave, frame, output)
 
@@ -71,6 +78,17 @@ class Passing:
                 place = self._known(tensor) or self._input(tensor)
                 if place is not None:
                     given.append(place)
+
+        if self.outputs and self.measure.sampling and not frame.again:
+            frame.args, frame.kwargs = args, kwargs
+            frame.facets = self.attention.begin_call(frame)
+
+    def _attended(self, frame: Frame) -> None:
+        """Send along what the call attended with, under the name of the module."""
+        for told in self.attention.end_call(frame, frame.facets):
+            row = self._row(frame.path, ())
+            self.measure.table(told.device).extra(told, partial(self.measure.units.attended, row))
+        frame.args, frame.kwargs = (), {}  # so that no tensor lives longer
 
     def _input(self, tensor: Tensor) -> Place | None:
         return self._remember(tensor, self.measure.put_range(tensor)) if tensor.is_floating_point() else None

@@ -33,6 +33,7 @@ class Units:
         self.silent: dict[int, Array] = {}
         self.sums: dict[int, Array] = {}
         self.rows: dict[int, list[Array]] = {}
+        self.looks: dict[int, list[Array]] = {}  # of fused attention: (entropy, largest logit) of each call
 
     def look(self, module: nn.Module, row: int, output: Tensor, place: Place) -> None:
         """Send along what this module's output tells beyond its row of sums."""
@@ -51,7 +52,14 @@ class Units:
             found(row, "dead", float((silent >= WINDOW).mean()))
         for row, parts in self.rows.items():
             found(row, "entropy", _entropy(np.concatenate(parts)))
-        self.sums, self.rows = {}, {}
+        for row, looks in self.looks.items():
+            found(row, "entropy", float(np.mean([look[0] for look in looks])))
+            found(row, "logits", float(np.max([look[1] for look in looks])))
+        self.sums, self.rows, self.looks = {}, {}, {}
+
+    def attended(self, row: int, look: Array) -> None:
+        """What a call of fused attention told."""
+        self.looks.setdefault(row, []).append(look)
 
     def _add(self, row: int, value: Array) -> None:
         old = self.sums.get(row)
