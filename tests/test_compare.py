@@ -485,3 +485,9 @@ def test_a_row_is_a_metric_and_prints_what_it_means():
         assert row.about()["doc"]
     scores = Scores({"a": {"deletion": torch.zeros(2)}}, about={"deletion": METRICS["deletion"].about()})
     assert scores.heading("deletion") == "deletion ↓"
+
+
+def test_fields_of_one_id_each_are_removed_one_by_one():
+    model, people = models.load("tastes"), models.tasks.planted_tastes().test[:6]
+    found = compare(model, people, methods=("saliency",), metrics=("deletion",))
+    assert found.scores["saliency"]["deletion"].isfinite().all()

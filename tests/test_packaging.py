@@ -41,6 +41,7 @@ except ImportError as error:
 
 
 def run(*command, **options):
+    options.setdefault("env", {name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900, **options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout

@@ -88,7 +88,8 @@ class Surface:
             tensor = dict(walk(self.inputs))[area.leaf]
             others = [axis for axis in range(1, tensor.dim()) if axis not in area.axes]
             other = tensor != base[area.leaf]
-            found.append((other.any(others) if others else other).flatten(1).to(self.valid.device))
+            seen = (other.any(others) if others else other).reshape(len(tensor), -1)  # ids have one axis alone
+            found.append(seen.to(self.valid.device))
         return torch.cat(found, 1) & self.valid
 
 
