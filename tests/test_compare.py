@@ -7,7 +7,7 @@ import slow_metrics as slow
 import torch
 from torch import nn
 
-from inspector import Comparison, Samples, Scores, attribute, compare
+from inspector import Comparison, Samples, Scores, attribute, compare, models
 from inspector.metrics import METRICS, Metric, score
 from inspector.records.resampling import bootstrap
 from inspector.sites import Site
