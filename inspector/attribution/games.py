@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inspector.attribution.features import Features, features, smooth_masks
-from inspector.attribution.perturb import Values, taken_away
+from inspector.attribution.perturb import Masks, Values, taken_away
 from inspector.attribution.question import Question
 
 
@@ -31,8 +31,9 @@ def feature_permutation(question: Question, *, feature_mask: Any = None) -> Valu
     return taken_away(question, [_each_feature(numbers) for numbers in cut.numbers], average=False)
 
 
-def _each_feature(numbers: Tensor) -> Any:
-    return lambda: (numbers == number for number in torch.unique(numbers))
+def _each_feature(numbers: Tensor) -> Masks:
+    each = torch.unique(numbers).reshape(-1, *[1] * numbers.dim())
+    return Masks(len(each), lambda start, n: numbers == each[start : start + n])
 
 
 def shapley_value_sampling(question: Question, *, n_samples: int = 25, feature_mask: Any = None) -> tuple[Values, Tensor]:

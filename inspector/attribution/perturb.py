@@ -5,8 +5,8 @@ Many perturbed copies of the batch share one pass, as many as the memory budget 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,14 @@ from torch import Tensor
 from inspector.attribution.question import Question, Slot
 
 Values = tuple[Tensor, ...]
-Mask = Tensor  # bool, the shape of one sample's values or of the whole batch's: True is taken away
+
+
+class Masks(NamedTuple):
+    """``total`` masks; ``make(start, n)`` answers n of them, bool (n, ...) like one sample's values or (n, batch, ...), True
+    where something is taken away."""
+
+    total: int
+    make: Callable[[int, int], Tensor]
 
 
 def occlusion(question: Question, *, sliding_window_shapes: Any = None, strides: Any = None) -> Values:
@@ -29,43 +36,37 @@ def occlusion(question: Question, *, sliding_window_shapes: Any = None, strides:
     return taken_away(question, masks, average=True)
 
 
-def taken_away(question: Question, masks: Sequence[Callable[[], Iterator[Mask]]], *, average: bool) -> Values:
+def taken_away(question: Question, masks: Sequence[Masks], *, average: bool) -> Values:
     with torch.no_grad():
         whole = question.weighed(question.values)
-        return tuple(_one_slot(question, i, make, whole, average) for i, make in enumerate(masks))
+        return tuple(_one_slot(question, i, own, whole, average) for i, own in enumerate(masks))
 
 
-def _one_slot(question: Question, i: int, make: Callable[[], Iterator[Mask]], whole: Tensor, average: bool) -> Tensor:
+def _one_slot(question: Question, i: int, masks: Masks, whole: Tensor, average: bool) -> Tensor:
     value = question.values[i]
     lost = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, whole.dtype))
     count = torch.zeros_like(lost)
-    for masks in chunks(make(), question.copies()):
-        score = perturbed(question, i, masks)
-        taken = torch.stack([mask.expand_as(value) for mask in masks])
-        change = (whole - score).reshape(len(masks), -1, *[1] * (value.dim() - 1))
-        lost += (change * taken).sum(0)
+    for start, n in question.parts(masks.total):
+        taken = masks.make(start, n)
+        taken = taken if taken.dim() > value.dim() else taken[:, None]
+        change = whole - _scores(question, i, taken)
+        lost += _spread(change, taken.to(lost.dtype))
         count += taken.sum(0)
     return (lost / count.clamp(min=1) if average else lost).to(value.dtype)
 
 
-def perturbed(question: Question, i: int, masks: Sequence[Mask]) -> Tensor:
+def _scores(question: Question, i: int, taken: Tensor) -> Tensor:
     """(masks, batch) scores with each mask's elements of slot ``i`` replaced by the baseline."""
-    value, base = question.values[i], question.baselines[i]
-    changed = torch.cat([torch.where(mask, base, value) for mask in masks])
-    others = [v.repeat(len(masks), *[1] * (v.dim() - 1)) for v in question.values]
-    return question.score(*others[:i], changed, *others[i + 1 :]).reshape(len(masks), -1)
+    changed = torch.where(taken, question.baselines[i], question.values[i]).flatten(0, 1)
+    others = [v.repeat(len(taken), *[1] * (v.dim() - 1)) for j, v in enumerate(question.values) if j != i]
+    return question.score(*others[:i], changed, *others[i:]).reshape(len(taken), -1)
 
 
-def chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of at most ``size`` items."""
-    chunk: list[Any] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _spread(change: Tensor, taken: Tensor) -> Tensor:
+    """(batch, ...) the changes (masks, batch) summed where the masks lie; one product where all samples share the masks."""
+    if taken.shape[1] == 1:
+        return (change.T @ taken.flatten(1)).reshape(-1, *taken.shape[2:])
+    return (change.reshape(*change.shape, *[1] * (taken.dim() - 2)) * taken).sum(0)
 
 
 def each(question: Question, given: Any) -> list[tuple[Any, Slot, Tensor]]:
@@ -98,14 +99,18 @@ def _steps(given: Any, window: tuple[int, ...]) -> tuple[int, ...]:
     return steps
 
 
-def _windows(value: Tensor, window: tuple[int, ...], steps: tuple[int, ...]) -> Callable[[], Iterator[Mask]]:
-    shape = value.shape[1:]
-    counts = [-(-(n - w) // s) + 1 for n, w, s in zip(shape, window, steps, strict=True)]
+def _windows(value: Tensor, window: tuple[int, ...], steps: tuple[int, ...]) -> Masks:
+    counts = [-(-(n - w) // s) + 1 for n, w, s in zip(value.shape[1:], window, steps, strict=True)]
+    inside = []  # per axis: (corners, positions)
+    for n, w, s, c in zip(value.shape[1:], window, steps, counts, strict=True):
+        distance = torch.arange(n)[None] - s * torch.arange(c)[:, None]
+        inside.append(((distance >= 0) & (distance < w)).to(value.device))
+    corners = torch.cartesian_prod(*[torch.arange(c) for c in counts]).reshape(-1, len(counts))
 
-    def make() -> Iterator[Mask]:
-        for corner in torch.cartesian_prod(*[torch.arange(c) for c in counts]).reshape(-1, len(counts)).tolist():
-            mask = torch.zeros(shape, dtype=torch.bool, device=value.device)
-            mask[tuple(slice(c * s, c * s + w) for c, s, w in zip(corner, steps, window, strict=True))] = True
-            yield mask
+    def make(start: int, n: int) -> Tensor:
+        mask = torch.ones(n, *[1] * len(counts), dtype=torch.bool, device=value.device)
+        for axis, (own, corner) in enumerate(zip(inside, corners[start : start + n].T, strict=True)):
+            mask = mask & own[corner].reshape(n, *[-1 if a == axis else 1 for a in range(len(counts))])
+        return mask.expand(n, *value.shape[1:])
 
-    return make
+    return Masks(len(corners), make)
