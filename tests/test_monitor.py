@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
 from inspector import History, Monitor
+from inspector.monitor.schedule import schedule
 from inspector.records.runfolder import FILE
 
 
@@ -354,3 +355,17 @@ def test_a_share_of_the_step_time_may_be_given():
     assert 1 <= len(monitor.history.stats.unique("step")) < 60
     assert 0 < monitor.cost < 1
     assert monitor.history.meta["cost"] == pytest.approx(monitor.cost, rel=0.5)
+
+
+def test_the_intervals_follow_from_the_share_and_from_what_measuring_costs():
+    plan = schedule("2%")
+    due = []
+    for step in range(1, 2001):
+        due += [step] if plan.due(step) else []
+        looked = step not in due and plan.looks(step)
+        spent = 0.03 if due[-1:] == [step] else 0.002 if looked else 0.0
+        plan.note(step, step in due, 0.1 + spent, spent + 10.0 * (step == 1))
+    assert due[:2] == [1, 11]
+    assert plan.interval == 30  # 30 ms every 30 steps of 100 ms are 1 %
+    assert plan.look_interval == 2  # and 2 ms every second step the other
+    assert np.diff(due[3:]).tolist() == [30] * (len(due) - 4)

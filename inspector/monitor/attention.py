@@ -31,7 +31,7 @@ class Attention(Watch):
         self.end(outer)
         if frame.raised is None and is_stock(frame.module):
             try:
-                found.append(_of_stock(frame.module, *frame.args, **frame.kwargs))  # type: ignore[arg-type]  # it is one
+                found.append(_of_stock(frame.module, *frame.args, **frame.kwargs))
             except Exception:  # an unusual call, of which nothing is said
                 return found
         return found

@@ -8,6 +8,7 @@ from typing import TypeAlias
 Every: TypeAlias = int | str | Callable[[int], bool]
 
 _LONGEST = 1000  # steps between two measurements, however dear they are
+_SOON = 10  # steps until the second one, which tells what they cost
 
 
 def schedule(every: Every) -> Schedule:
@@ -35,15 +36,19 @@ def _share(text: str) -> float:
 
 class Schedule:
     """``due(step)``: is it to be measured? Steps count from 1. The first one of a session is, so that short runs show
-    something; after a jump, the next ones are too. ``note`` adapts the interval to what measuring turned out to cost."""
+    something; after a jump, the next ones are too. Given a share, ``note`` adapts the intervals to what measuring, and
+    the look at every step's gradient, turned out to cost: each has half of the share."""
 
     def __init__(self, interval: int = 1, wanted: Callable[[int], bool] | None = None, share: float | None = None) -> None:
-        self.interval, self.wanted, self.share = interval, wanted, share
+        self.interval, self.wanted, self.share = interval if share is None else _SOON, wanted, share
         self.first: int | None = None
         self.last_due = 0
         self.alert_until = 0
+        self.look_interval, self.last_look = 1, 0
         self._plain: float | None = None  # seconds of a step without its monitoring, smoothed
         self._cost: float | None = None  # seconds that measuring a step takes, smoothed
+        self._look: float | None = None  # and those of a step that is only looked at
+        self._warm = False
 
     def due(self, step: int) -> bool:
         if self.wanted is not None:
@@ -59,14 +64,30 @@ class Schedule:
     def alert(self, step: int, steps: int = 20) -> None:
         self.alert_until = step + steps
 
-    def note(self, due: bool, seconds: float, spent: float) -> None:
-        """How long a step took, and how much of it was ours."""
+    def looks(self, step: int) -> bool:
+        """Is the norm of this step's gradient to be looked at, though the step is not measured?"""
+        again = step == self.last_look  # another optimizer's part of the same step
+        looks = again or step - self.last_look >= self.look_interval or step <= self.alert_until
+        self.last_look = step if looks else self.last_look
+        return looks
+
+    def note(self, step: int, due: bool, seconds: float, spent: float) -> None:
+        """How long a step took, and how much of it was ours. The first step that is measured costs more than others."""
         self._plain = _smooth(self._plain, seconds - spent)
-        if due:
+        if due and self._warm:
             self._cost = _smooth(self._cost, spent)
-        if self.share is not None and self._cost is not None and self._plain > 0:
-            wanted = self._cost / (self.share * self._plain)
-            self.interval = int(min(max(wanted + 0.999, 1), _LONGEST))
+        elif due:
+            self._warm = True
+        elif step == self.last_look:
+            self._look = _smooth(self._look, spent)
+        if self.share is not None and self._plain > 0:
+            budget = self.share * self._plain / 2
+            self.interval = self.interval if self._cost is None else _interval(self._cost / budget)
+            self.look_interval = 1 if self._look is None else _interval(self._look / budget)
+
+
+def _interval(wanted: float) -> int:
+    return int(min(max(wanted + 0.999, 1), _LONGEST))
 
 
 def _smooth(old: float | None, new: float, weight: float = 0.2) -> float:

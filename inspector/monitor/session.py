@@ -61,7 +61,7 @@ class Session:
         )
         self.covered: set[int] = set()
         self.told: WeakSet[Optimizer] = WeakSet()
-        self.sampled = -_SAMPLE_EVERY
+        self.sampled = -(10**9)
         self.seconds = self.spent_before = self.flushed = 0.0
         self.began = time.perf_counter()
 
@@ -120,7 +120,8 @@ class Session:
 
     def _begin(self, step: int) -> None:
         due = self._is_due(step)
-        self.measure.sampling = due and step - self.sampled >= _SAMPLE_EVERY
+        rarely = _SAMPLE_EVERY if self.schedule.share is None else 5 * self.schedule.interval
+        self.measure.sampling = due and step - self.sampled >= rarely
         if self.measure.sampling:
             self.sampled = step
         self.passing.begin_step()
@@ -157,7 +158,7 @@ class Session:
             elif self.boundary.alone and self.parameters.covers(optimizer):
                 self.covered.add(step)
                 return  # the norm follows from what was measured
-        if self.parameters.of(optimizer).sharded:
+        if self.parameters.of(optimizer).sharded or not self.schedule.looks(step):
             return  # the norm of a part is no norm
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.watch.look(step, gradients, scale, overflowed)
@@ -189,7 +190,7 @@ class Session:
 
     def _clock(self, due: bool) -> None:
         now = time.perf_counter()
-        self.schedule.note(due, now - self.began, self.guard.spent - self.spent_before)
+        self.schedule.note(self.boundary.count, due, now - self.began, self.guard.spent - self.spent_before)
         if self.measure.ranks is not None:
             ranks = self.measure.ranks
             wanted, self.schedule.interval = self.schedule.interval, ranks.interval or self.schedule.interval
