@@ -70,7 +70,7 @@ def test_methods_find_the_planted_evidence_and_luck_does_not(whole):
 
 def test_what_a_method_does_not_claim_is_not_scored(whole):
     assert whole.scores["saliency"]["completeness"].isnan().all()
-    assert "n/a" in repr(whole)
+    assert "not claimed" in repr(whole)
     assert whole.rank("completeness") == {"integrated_gradients": 1}
 
 
@@ -347,6 +347,12 @@ def test_the_share_on_named_features_is_of_the_absolute_map(whole):
     torch.testing.assert_close(whole.share_on("c")["random"], heat[:, 2] / heat.sum(1))
     with pytest.raises(LookupError, match="no feature is named 'z'; there are a, b"):
         whole.share_on("z")
+    with pytest.raises(LookupError, match="no feature was named"):
+        whole.share_on()
+    model, samples = planted()
+    named = Samples(samples.inputs, samples.target, names={"features": list("abcdefgh"), "sensitive": ["b"]})
+    found = compare(model, named, methods=("input_x_gradient",), metrics=("deletion",))
+    torch.testing.assert_close(found.share_on()["input_x_gradient"], found.share_on("b")["input_x_gradient"])
 
 
 def test_agreement_of_a_map_with_itself_is_whole(whole):

@@ -28,7 +28,7 @@ class Metric:
 
     reads: "order" (ranks only), "signed" or "absolute" values. baseline: what removed positions become. needs: "evidence"
     in the samples, or "explain", which means that the method is asked again. kind: what the number is about; of
-    "faithfulness" and "evidence" a random map is the yardstick.
+    "faithfulness" and "evidence" a random map is the yardstick. undefined: what a table says where it gives NaN.
     """
 
     run: Judge
@@ -39,6 +39,7 @@ class Metric:
     needs: str = ""
     paper: str = ""
     kind: str = "own"
+    undefined: str = "n/a"
 
     def __call__(self, model: nn.Module, attribution: Attribution, **options: Any) -> Tensor | Curve:
         return self.run(model, attribution, **options)
@@ -51,7 +52,7 @@ class Metric:
 
     def about(self) -> dict[str, Any]:
         """Plain data on what the number means, kept in Scores."""
-        names = ("better", "range", "reads", "baseline", "needs", "paper", "kind")
+        names = ("better", "range", "reads", "baseline", "needs", "paper", "kind", "undefined")
         return {name: getattr(self, name) for name in names} | {"doc": inspect.getdoc(_plain(self.run)) or ""}
 
 
@@ -166,7 +167,15 @@ METRICS = Metrics(
             fidelity.sensitivity_n, "high", "-1 to 1", "signed", "mean", paper="Ancona et al. 2018", kind="faithfulness"
         ),
         "completeness": Metric(
-            fidelity.completeness, "low", "0 or more", "signed", "the method's", "", "Sundararajan et al. 2017", "axiom"
+            fidelity.completeness,
+            "low",
+            "0 or more",
+            "signed",
+            "the method's",
+            "",
+            "Sundararajan et al. 2017",
+            "axiom",
+            "not claimed",
         ),
         "max_sensitivity": _again(robustness.max_sensitivity, "low", "0 or more", "Yeh et al. 2019", "robustness"),
         "local_lipschitz": _again(

@@ -100,13 +100,17 @@ class Comparison(Saved):
             for column, masks in self._group_masks().items()
         }
 
-    def share_on(self, features: str | Iterable[str]) -> dict[str, Tensor]:
-        """(batch,) per label: the share of absolute attribution that falls on the named features.
+    def share_on(self, features: str | Iterable[str] | None = None) -> dict[str, Tensor]:
+        """(batch,) per label: the share of absolute attribution that falls on the named features, by default those that
+        ``Samples.names["sensitive"]`` names.
 
         Needs ``Samples.names["features"]``, one name per position. Raises LookupError that lists the names there are.
         """
         known = list(self.samples.names.get("features", ()))
-        wanted = [features] if isinstance(features, str) else list(features)
+        given = self.samples.names.get("sensitive", ()) if features is None else features
+        wanted = [given] if isinstance(given, str) else list(given)
+        if not wanted:
+            raise LookupError('no feature was named; give names, or name them in Samples(names={"sensitive": [...]})')
         if missing := [name for name in wanted if name not in known]:
             raise LookupError(
                 f"no feature is named {', '.join(map(repr, missing))}; there are {', '.join(known) or 'no names'}"

@@ -25,7 +25,7 @@ class Samples(Saved):
     inputs: a tensor, a tuple of tensors (by position) or a dict (by keyword), batch axis first.
     target: (batch,) class indices or values. evidence: bool, True where the true evidence lies, one value per
     position. valid: bool (batch, time), False is padding. groups: one label per sample, or a dict of columns of them.
-    names: "classes" and "features" (one name each), "tokens" (a list per sample).
+    names: "classes" and "features" (one name each), "sensitive" (some of the features), "tokens" (a list per sample).
     Raises ValueError where a per-sample field has another length than the inputs.
     """
 

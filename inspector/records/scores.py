@@ -108,11 +108,14 @@ class Scores(Saved, Mapping[str, Mapping[str, Tensor]]):
         return f"{metric} {ARROWS[better]}" if (better := self.better(metric)) in ARROWS else metric
 
     def cell(self, label: str, metric: str) -> str:
-        """Mean and interval as text; "n/a" where the metric is not defined, "-" where it was not asked."""
+        """Mean and interval as text; "n/a" where the metric is not defined (for completeness: "not claimed"), "-" where it
+        was not asked."""
         if metric not in self[label]:
             return "-"
         mean, low, high = self.interval(label, metric)
-        return "n/a" if mean != mean else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        if mean != mean:
+            return str(self.about.get(metric, {}).get("undefined", "n/a"))
+        return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
     def _repr_html_(self) -> str:
         return text_as_html(self.text(WIDE))

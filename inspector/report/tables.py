@@ -213,8 +213,7 @@ def _heading(record: Scores, metric: str) -> str:
 def _interval(record: Scores, label: str, metric: str) -> str:
     if metric not in record[label]:
         return "–"
-    mean, low, high = record.interval(label, metric)
-    return "n/a" if mean != mean else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return record.cell(label, metric)
 
 
 def _number(value: Any) -> str:
