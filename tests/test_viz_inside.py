@@ -284,6 +284,48 @@ def test_the_maps_of_one_run_share_their_steps():
     assert shapes == {(3, 10)}
 
 
+def test_maps_run_evenly_in_time_and_hide_no_broken_value():
+    steps = np.array([10, 20, 30, 40, 41, 42, 43, 80, 90, 100])
+    series = [Series("output", name, s) for name in "ab" for s in ("std", "nan")]
+    cells = np.tile(np.array([1.0, 0.0, 2.0, 0.0]), (10, 1))
+    present = np.ones(cells.shape, dtype=bool)
+    cells[5, 1], present[5, 0] = 3.0, False  # "a" has NaNs at step 42, so it has no std there
+    drawn = plot_layers(Stats.dense(steps, series, cells, present), "output", "std")
+    values = drawn.get_array()
+    assert values.shape == (2, 100)  # a column for each step from 10 to 109
+    assert not np.ma.getmaskarray(values)[:, :32].any()
+    assert np.ma.getmaskarray(values)[0, 32]
+    assert np.ma.getmaskarray(values)[1, 43 + 10 - 10 : 70].all()  # nothing was measured between 53 and 79
+    broken = drawn.axes.get_images()[1].get_array()[..., 3]
+    assert np.flatnonzero(broken[0]).tolist() == [32]
+    assert not broken[1].any()
+    thinned = np.arange(1, 5001)
+    many = np.ones((5000, 1))
+    many[777] = np.inf
+    drawn = plot_layers(Stats.dense(thinned, series[:1], many, many > 0), "output", "std")
+    assert drawn.axes.get_images()[1].get_array()[..., 3].sum() == 1
+
+
+def test_a_finding_about_no_layer_marks_none():
+    found = [Finding("nan", "", 3, 1.0, 0.0, "somewhere"), Finding("nan", "a", 3, 1.0, 0.0, "here")]
+    series = [Series("output", name, "std") for name in ("a", "")]
+    stats = Stats.dense(np.arange(1, 6), series, np.ones((5, 2)), np.ones((5, 2), dtype=bool))
+    (marks,) = plot_layers(stats, "output", "std", findings=found).axes.lines
+    assert marks.get_ydata().tolist() == [0]
+    assert marks.get_xdata().tolist() == [2.0]
+
+
+def test_histograms_over_steps_are_part_of_the_picture_and_can_be_chosen():
+    counts = np.zeros((3, 66), dtype=int)
+    counts[:, 40] = 5
+    history = training()
+    history.histograms = {"output": {"a": (np.array([1, 2, 3]), counts), "b": (np.array([1, 2, 3]), counts)}}
+    titles = [ax.get_title("left") for ax in show(history).axes]
+    assert any("|values| of output at b" in title for title in titles)
+    titles = [ax.get_title("left") for ax in show(history, histograms=[("output", "a")]).axes]
+    assert any("|values| of output at a" in title for title in titles)
+
+
 # many
 
 

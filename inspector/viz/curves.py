@@ -76,27 +76,30 @@ def plot_scalars(
     for i, (name, (steps, values)) in enumerate(scalars.items()):
         dashed = DASHES[1] if is_validation(name) else DASHES[0]
         style = {"color": color or COLOURS[i % len(COLOURS)], "ls": dashed}
-        marker = "o" if len(steps) == 1 else None
-        lines += ax.plot(steps, array(values), label=shorten(name, 28), marker=marker, ms=3, **style)
+        style |= {"marker": "o", "mfc": "white" if is_validation(name) else None} if len(steps) == 1 else {}
+        lines += ax.plot(steps, array(values), label=shorten(name, 28), ms=4, **style)
     for steps, values in scalars.values():
         _shade_broken(ax, np.asarray(steps), array(values))
+    once = {int(step) for steps, _ in scalars.values() for step in steps}
     for step in dict.fromkeys(marks):
         ax.axvline(step, color="#b35900", lw=0.8, ls=DASHES[2], zorder=0)
     ax.grid(axis="y")
     ax.set_xlabel(unit, color=MUTED)
     ax.set_title(title)
     ax.locator_params(axis="x", nbins=6, integer=True)
+    if len(once) == 1:
+        ax.set_xticks(list(once))
     if len(scalars) > 1:
         ax.legend()
     return lines
 
 
 def _shade_broken(ax: Axes, steps: Array, values: Array) -> None:
-    """Steps at which the value was no number, in the colour of broken values."""
-    broken = steps[~np.isfinite(values)]
-    if broken.size:
-        half = float(np.median(np.diff(steps))) / 2 if steps.size > 1 else 0.5
-        ax.axvspan(float(broken.min()) - half, float(broken.max()) + half, color=BROKEN, alpha=0.4, lw=0, zorder=0)
+    """Stretches in which the value was no number, in the colour of broken values; those of two curves lie on each other."""
+    broken = np.flatnonzero(~np.isfinite(values))
+    half = float(np.median(np.diff(steps))) / 2 if steps.size > 1 else 0.5
+    for run in np.split(broken, np.flatnonzero(np.diff(broken) > 1) + 1) if broken.size else []:
+        ax.axvspan(float(steps[run[0]]) - half, float(steps[run[-1]]) + half, color=BROKEN, alpha=0.4, lw=0, zorder=0)
 
 
 _HELD_OUT = ("val_", "valid_", "validation_", "test_", "val/", "val.", "eval_")

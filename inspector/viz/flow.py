@@ -12,7 +12,7 @@ from inspector.records import History
 from inspector.records.history import LOG2_BINS
 from inspector.records.stats import Grid, Stats
 from inspector.viz.figure import canvas, shorten
-from inspector.viz.scales import ABSENT, Array, array, colour_map
+from inspector.viz.scales import Array, array, colour_map
 from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel
 
 NAMED = 24  # more layers than these are not named one by one
@@ -33,7 +33,10 @@ def plot_gradient_flow(stats: Stats, *, step: int | None = None, ax: Axes | None
     for mask, colour, label, marker in ((~bias, COLOURS[0], "weights", "o"), (bias, COLOURS[1], "biases", "s")):
         shown = mask & np.isfinite(values) & (values > 0)
         if shown.any():
-            marks += ax.plot(np.flatnonzero(shown), values[shown], marker, ls="-", lw=0.8, ms=4, color=colour, label=label)
+            size = 4.0 if len(values) <= NAMED else 1.5
+            marks += ax.plot(
+                np.flatnonzero(shown), values[shown], marker, ls="-", lw=0.8, ms=size, color=colour, label=label
+            )
     ax.set_yscale("log")
     _plain_log(ax, values)
     _feet(ax, np.flatnonzero(np.isfinite(values) & (values == 0)), "v", "exactly 0")
@@ -102,6 +105,7 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
     if len(grid.names) <= LINES:
         for i, (name, row) in enumerate(zip(grid.names, values, strict=True)):
             style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "ls": "--" if name.endswith("bias") else "-"}
+            style |= {"marker": "o", "ms": 4} if len(grid.steps) == 1 else {}
             lines += ax.plot(grid.steps, row, lw=1.0, label=shorten(name, 24), **style)
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05))
     else:
@@ -112,6 +116,8 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
     ax.set_yscale("log")
     _plain_log(ax, np.append(values[np.isfinite(values)], [USUAL]))
     ax.set_xlabel(unit, color=MUTED)
+    if len(grid.steps) == 1:
+        ax.set_xticks(grid.steps)
     ax.grid(axis="y")
     spread = "" if len(grid.names) <= LINES else f": median and 5–95% of {len(grid.names):,}"
     ax.set_title(f"update / weight{spread}")
@@ -138,9 +144,8 @@ def plot_histogram(history: History, kind: str, name: str, *, ax: Axes | None = 
     low, high = (int(used[0]), int(used[-1])) if used.size else (0, len(LOG2_BINS) - 1)
     board = shares[:, low : high + 1].T
     ax = canvas(ax, (5, 2.8))
-    ax.set_facecolor(ABSENT)
     norm = LogNorm(max(float(board.max()) * 1e-4, 1e-9), max(float(board.max()), 1e-8))
-    cmap = colour_map("viridis").with_extremes(bad=ABSENT, under=ABSENT)
+    cmap = colour_map("viridis").with_extremes(bad="white", under="white")
     extent = (-0.5, len(steps) - 0.5, low - 0.5, high + 0.5)
     drawn = ax.imshow(board, origin="lower", aspect="auto", interpolation="nearest", norm=norm, cmap=cmap, extent=extent)
     at = np.unique(np.linspace(low, high, min(high - low + 1, 9)).round().astype(int))

@@ -12,7 +12,7 @@ from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 from inspector.records import History, Stats
 from inspector.viz.curves import is_validation, plot_scalars, stem
 from inspector.viz.figure import Figure, shorten
-from inspector.viz.flow import plot_gradient_flow, plot_update_ratio
+from inspector.viz.flow import plot_gradient_flow, plot_histogram, plot_update_ratio
 from inspector.viz.layers import NAMED, grid_of, layers_bar, pairs_of, plot_layers
 from inspector.viz.scales import Array, number
 from inspector.viz.style import COLOURS, DASHES, styled
@@ -25,16 +25,23 @@ _FIRST = {
 
 
 def show_history(
-    history: History, *more: History, heat: list[tuple[str, str]] | None = None, panels: int = 4, **figure: Any
+    history: History,
+    *more: History,
+    heat: list[tuple[str, str]] | None = None,
+    histograms: list[tuple[str, str]] | None = None,
+    panels: int = 4,
+    **figure: Any,
 ) -> Figure:
-    """``heat``: which (kind, statistic) to draw layer by layer (default: two telling ones). Several histories: their
-    scalars on shared axes, a colour for each run."""
+    """``heat``: which (kind, statistic) to draw layer by layer (default: two telling ones). ``histograms``: of which
+    (kind, name) to draw how values spread (default: two). Several histories: their scalars on shared axes, a colour for
+    each run."""
     if more:
         return _several([history, *more], panels, figure)
     groups = dict(list(scalar_groups(history).items())[:panels])
     chosen = heat if heat is not None else telling(history.stats)
     with styled():
-        drawn = _compose(history, groups, chosen, figure)
+        spread = histograms if histograms is not None else _spread(history)
+        drawn = _compose(history, groups, chosen, spread, figure)
     drawn.head(_title(history), _facts(history, len(groups)), *_alarms(history))
     return drawn
 
@@ -65,22 +72,43 @@ def _facts(history: History, shown: int) -> str:
     groups = len(scalar_groups(history))
     last = [f"{shorten(name, 24)} {number(float(v[-1]))}" for name, (_, v) in history.scalars.items() if len(v)][:6]
     some = [f"{shown} of {groups} curves shown"] if shown < groups else []
-    return " · ".join([f"{count:,} {history.unit}s", *(["last: " + ", ".join(last)] if last else []), *some])
+    return " · ".join(
+        [f"{count:,} {history.unit}{'s' * (count != 1)}", *(["last: " + ", ".join(last)] if last else []), *some]
+    )
 
 
-def _alarms(history: History, most: int = 5) -> list[str]:
-    ordered = sorted(history.findings, key=lambda finding: finding.step)
-    found = [f"▲ {history.unit} {f.step} · {shorten(f.message, 220)}" for f in ordered[:most]]
+def _alarms(history: History, most: int = 5, run: str = "") -> list[str]:
+    """The gravest, told in the order in which they began."""
+    ordered = sorted(history.findings[:most], key=lambda finding: finding.step)
+    found = [f"▲ {run}{history.unit} {f.step} · {shorten(f.message, 220)}" for f in ordered]
     rest = len(history.findings) - most
-    return [*found, *([f"… {rest} more findings"] if rest > 0 else [])]
+    return [*found, *([f"… {run}{rest} more finding{'s' * (rest > 1)}"] if rest > 0 else [])]
 
 
-def _compose(history: History, groups: dict[str, Any], heat: list[tuple[str, str]], options: dict[str, Any]) -> Figure:
+def _spread(history: History) -> list[tuple[str, str]]:
+    """One output and one gradient: of the layer of the gravest finding that has one, else the last that is no bias."""
+    found = [f.name for f in history.findings if f.name]
+    chosen = []
+    for kind in ("output", "param_grad", "grad", "param", "update"):
+        names = list(history.histograms.get(kind, {}))
+        plain = [name for name in names if not name.endswith("bias")] or names
+        if names:
+            chosen.append((kind, next((name for name in found if name in names), plain[-1])))
+    return chosen[:2]
+
+
+def _compose(
+    history: History,
+    groups: dict[str, Any],
+    heat: list[tuple[str, str]],
+    spread: list[tuple[str, str]],
+    options: dict[str, Any],
+) -> Figure:
     tall = [_heat_height(history.stats, pair) for pair in heat]
     curves = 2.3 * (-(-len(groups) // 2)) if groups else 0.0
-    alarms = 0.2 * len(_alarms(history))
+    alarms = _room(_alarms(history))
     extra = _flow(history.stats)
-    ratios = [curves] * bool(groups) + tall + [2.7] * bool(extra)
+    ratios = [curves] * bool(groups) + tall + [2.7] * bool(extra) + [2.4] * bool(spread)
     figure = Figure(natural=(9.4, max(sum(ratios), 1.0) + 0.9 + alarms), **options)
     if not ratios:
         figure.foot("Neither scalars nor statistics were recorded.")
@@ -93,13 +121,19 @@ def _compose(history: History, groups: dict[str, Any], heat: list[tuple[str, str
         ax = figure.add_subplot(outer[i])
         drawn = plot_layers(history.stats, kind, statistic, ax=ax, findings=history.findings, steps=steps, unit=history.unit)
         layers_bar(ax, drawn)
-    if extra:
-        inner = GridSpecFromSubplotSpec(1, len(extra), subplot_spec=outer[len(ratios) - 1])
-        for i, draw in enumerate(extra):
+    below = [extra] * bool(extra) + [[_histogram(history, *place) for place in spread]] * bool(spread)
+    for row, panels in enumerate(below, start=len(ratios) - len(below)):
+        inner = GridSpecFromSubplotSpec(1, len(panels), subplot_spec=outer[row])
+        for i, draw in enumerate(panels):
             draw(figure.add_subplot(inner[i]))
     if heat:
         figure.foot("Layers in execution order; yellow: not finite; pale grey: not measured; orange: a finding begins.")
     return figure
+
+
+def _room(alarms: list[str]) -> float:
+    """Inches that they take."""
+    return 0.2 * sum(1 + len(line) // 110 for line in alarms)
 
 
 def _common_steps(stats: Stats, heat: list[tuple[str, str]]) -> Array:
@@ -117,6 +151,10 @@ def _flow(stats: Stats) -> list[Callable[[Axes], Any]]:
     if ("update", "ratio") in there:
         drawn.append(lambda ax: plot_update_ratio(stats, ax=ax))
     return drawn
+
+
+def _histogram(history: History, kind: str, name: str) -> Callable[[Axes], Any]:
+    return lambda ax: plot_histogram(history, kind, name, ax=ax)
 
 
 def _heat_height(stats: Stats, pair: tuple[str, str]) -> float:
@@ -138,15 +176,16 @@ def _several(histories: list[History], panels: int, options: dict[str, Any]) -> 
     names = list(dict.fromkeys(name for h in histories for name in scalar_groups(h)))[:panels]
     labels = [f"{i + 1}: {_title(h)}" for i, h in enumerate(histories)]
     rows = -(-len(names) // 2)
+    alarms = [line for i, h in enumerate(histories) for line in _alarms(h, 2, f"{i + 1}: ")]
     with styled():
-        figure = Figure(natural=(8.8, 2.4 * max(rows, 1) + 0.8), **options)
+        figure = Figure(natural=(8.8, 2.4 * max(rows, 1) + 0.8 + _room(alarms)), **options)
         for i, name in enumerate(names):
             ax = figure.add_subplot(rows, min(2, len(names)), i + 1)
             for run, history in enumerate(histories):
                 _one_run(ax, history, name, labels[run], run)
             plot_scalars({}, ax=ax, title=shorten(name, 30), unit=histories[0].unit)
             ax.legend()
-    figure.head(f"{len(histories)} runs", " · ".join(shorten(label, 40) for label in labels))
+    figure.head(f"{len(histories)} runs", " · ".join(shorten(label, 40) for label in labels), *alarms)
     figure.foot("Solid: training; dashed: held-out data.")
     return figure
 

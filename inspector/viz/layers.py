@@ -22,24 +22,62 @@ NAMED = 40  # more layers than these are not named one by one
 
 
 def grid_of(stats: Stats, kind: str, statistic: str, steps: Array | None = None) -> Grid:
-    """One statistic of one kind over layers and ``steps`` (default: its own), thinned to what a figure can show;
-    LookupError where there is none."""
+    """One statistic of one kind over layers, on steps that lie equally far apart (of those it has and ``steps``), as many
+    as a figure can show; LookupError where there is none."""
     grid = stats.grid(kind, statistic)
     if not grid.names:
         there = ", ".join(f"{s} of {k}" for k, s in pairs_of(stats)[:12]) or "nothing"
         raise LookupError(f"no {statistic!r} of {kind!r} in these statistics; there is {there}")
-    grid = grid if steps is None else _on(grid, steps)
-    thin = max(1, -(-len(grid.steps) // COLUMNS))
-    return Grid(grid.names, grid.steps[::thin], grid.values[:, ::thin], grid.present[:, ::thin])
+    for counted in (stats.grid(kind, "nan"), stats.grid(kind, "inf")):
+        grid = _with_broken(grid, counted)
+    return _evenly(grid if steps is None else _on(grid, np.union1d(grid.steps, steps)))
+
+
+def _with_broken(grid: Grid, counted: Grid) -> Grid:
+    """A layer that held a NaN or Inf may have no such statistic there, yet it was measured."""
+    bad = np.nan_to_num(counted.values) > 0
+    grid = _on(grid, np.union1d(grid.steps, counted.steps[bad.any(axis=0)]))
+    column = {step: i for i, step in enumerate(grid.steps.tolist())}
+    row = {name: i for i, name in enumerate(grid.names)}
+    for i, at in zip(*np.nonzero(bad), strict=True):
+        if counted.names[i] in row:
+            here = row[counted.names[i]], column[int(counted.steps[at])]
+            grid.values[here], grid.present[here] = np.nan, True
+    return grid
 
 
 def _on(grid: Grid, steps: Array) -> Grid:
-    """The same on other steps, so that several maps share one axis; what was not measured there is absent."""
+    """The same on more steps; what was not measured there is absent."""
     shape = (len(grid.names), len(steps))
     values, present = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    at, place = np.searchsorted(steps, grid.steps), np.isin(grid.steps, steps)
-    values[:, at[place]], present[:, at[place]] = grid.values[:, place], grid.present[:, place]
+    at = np.searchsorted(steps, grid.steps)
+    values[:, at], present[:, at] = grid.values, grid.present
     return Grid(grid.names, steps, values, present)
+
+
+def _evenly(grid: Grid) -> Grid:
+    """On equally spaced steps, so that time runs evenly though some stretches were measured more often: each shows what
+    was measured last, unless that is longer ago than measurements lie apart here, and what was not finite since then."""
+    steps = grid.steps
+    if len(steps) < 2:
+        return grid
+    apart, unit = _apart(steps), float(np.gcd.reduce(np.diff(steps).astype(np.int64)))
+    first, last = float(steps[0]), float(steps[-1]) + apart - unit
+    even = np.linspace(first, last, int(min((last - first) / unit + 1, COLUMNS)))
+    at = np.searchsorted(steps, even + 1e-6, side="right") - 1
+    fresh = even - steps[at] < max(apart, float(even[1] - even[0]))
+    counted = np.cumsum(grid.present & ~np.isfinite(grid.values), axis=1)
+    broken = np.diff(counted[:, at], axis=1, prepend=counted[:, :1] * 0) > 0
+    values = np.where(fresh & ~broken, grid.values[:, at], np.nan)
+    return Grid(grid.names, even, values, (grid.present[:, at] & fresh) | broken)
+
+
+def _apart(steps: Array) -> float:
+    """The largest distance between measured steps, leaving out holes: distances (within twice) of which there are few."""
+    gaps = np.diff(steps).astype(float)
+    size = np.floor(np.log2(gaps)).astype(int)
+    common = np.bincount(size)[size] >= 3
+    return float(gaps[common].max() if common.any() else gaps.max())
 
 
 def pairs_of(stats: Stats) -> list[tuple[str, str]]:
@@ -110,20 +148,20 @@ def _axes(ax: Axes, found: Grid, unit: str) -> None:
         at = np.unique(np.linspace(0, rows - 1, 12).round().astype(int))
         ax.set_yticks(at, labels=[shorten(found.names[i], 26) for i in at])
         ax.set_ylabel(f"{rows:,} layers in execution order", color=MUTED)
-    ticks = [t for t in MaxNLocator(7, integer=True).tick_values(found.steps[0], found.steps[-1]) if t <= found.steps[-1]]
-    kept = [t for t in ticks if t >= found.steps[0]] or [found.steps[0]]
+    first, last = float(found.steps[0]), float(found.steps[-1])
+    kept = [t for t in MaxNLocator(7, integer=True).tick_values(first, last) if first <= t <= last] or [first]
     ax.set_xticks(np.interp(kept, found.steps, np.arange(columns)), labels=[f"{t:,.0f}" for t in kept])
     ax.set_xlabel(unit, color=MUTED)
     ax.tick_params(axis="y", length=0)
 
 
 def _marks(ax: Axes, found: Grid, findings: list[Finding]) -> None:
+    """A finding without a name is about no layer."""
     row_of = {name: row for row, name in enumerate(found.names)}
-    spots = [(int(np.searchsorted(found.steps, f.step)), row_of[f.name]) for f in findings if f.name in row_of]
-    spots = [(min(column, len(found.steps) - 1), row) for column, row in spots]
-    if spots:
-        x, y = zip(*spots, strict=True)
-        ax.plot(x, y, ">", color=ALARM, ms=6, mec="white", mew=0.7, ls="none", clip_on=False)
+    here = [f for f in findings if f.name and f.name in row_of]
+    if here:
+        x = np.interp([f.step for f in here], found.steps, np.arange(len(found.steps)))
+        ax.plot(x, [row_of[f.name] for f in here], ">", color=ALARM, ms=6, mec="white", mew=0.7, ls="none", clip_on=False)
 
 
 def layers_bar(ax: Axes, drawn: AxesImage, *, label: str = "") -> Any:

@@ -32,13 +32,12 @@ def _findings(h: History, say: Say) -> list[str]:
 
 
 def tell_findings(findings: Sequence[Finding], say: Say, *, unit: str = "step") -> list[str]:
-    """A sentence for how many, then one paragraph each, the earliest first."""
+    """A sentence for how many, then one paragraph each for the gravest, the earliest of these first."""
     if not findings:
         return [say("finding.none")]
-    ordered = sorted(findings, key=lambda finding: finding.step)
-    told = [say.of(len(ordered), "history.found")]
-    told += [_finding(finding, unit, say) for finding in ordered[:SHOWN]]
-    rest = len(ordered) - SHOWN
+    told = [say.of(len(findings), "history.found")]
+    told += [_finding(finding, unit, say) for finding in sorted(findings[:SHOWN], key=lambda finding: finding.step)]
+    rest = len(findings) - SHOWN
     return told + ([say.of(rest, "history.more_findings")] if rest > 0 else [])
 
 

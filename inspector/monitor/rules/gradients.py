@@ -116,12 +116,12 @@ def loss_spike(history: History) -> Iterator[Finding]:
 
 
 def _usual_range(recent: Column) -> float:
-    """Ten robust standard deviations above the median, and a quarter above all of them; five in logarithms too, since
+    """Ten robust standard deviations above the median, and a quarter above all of them; six in logarithms too, since
     losses near zero spread evenly only there: one hard sample is a hundred times the median."""
     middle = window(recent, 0)
     limit = max(middle + 10.0 * _spread(recent), 1.25 * middle, 1.25 * float(recent.max()))
     if (recent > 0).all():
-        even = float(np.exp(np.log(middle) + 5.0 * _spread(np.log(recent))))
+        even = float(np.exp(np.log(middle) + 6.0 * _spread(np.log(recent))))
         limit = max(limit, min(even, 100.0 * float(recent.max())))
     return limit
 
