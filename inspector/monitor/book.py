@@ -18,6 +18,8 @@ from inspector.records.history import Finding, History
 
 Target = str | Path | Sink
 
+_ENOUGH = 50  # steps that are watched before they are written, where none is measured
+
 
 class Book:
     """The record of one run. ``to``: a folder, sinks, or nothing; ``resume``: continue in the folder after this step."""
@@ -31,6 +33,7 @@ class Book:
         self.folder: Folder | None = None
         self.unlooked = 0
         self.alarmed = False
+        self.unwritten: list[tuple[int, dict[str, float]]] = []  # what was watched since the last measured step
         if to is not None and resume is not None:
             self._resume(to, resume)
         elif to is not None:
@@ -49,6 +52,7 @@ class Book:
         self.alarmed = self.alarmed or not np.isfinite(resolved.values).all()
         if self.folder is not None:
             self.folder.frame(resolved.step, self.memory.series, resolved.at, resolved.values)
+            self._write_watched()
         if self.sinks:
             keys = [self.memory.series[i] for i in resolved.at.tolist()]
             tags = [f"{s.kind}/{s.statistic}/{s.name or 'model'}" for s in keys]
@@ -74,8 +78,14 @@ class Book:
         rows = _by_step(values)
         for step, row in rows.items():
             self.memory.add_watch(step, row)
+        self.unwritten += rows.items()
+        if len(self.unwritten) >= _ENOUGH:
+            self._write_watched()
+
+    def _write_watched(self) -> None:
+        rows, self.unwritten = self.unwritten, []
         if self.folder is not None and rows:
-            self.folder.rows(list(rows.items()), "watch")
+            self.folder.rows(rows, "watch")
 
     def look(self) -> None:
         """Let the rules look at the recent steps."""
@@ -101,11 +111,13 @@ class Book:
 
     def close(self, meta: dict[str, Any]) -> None:
         self.memory.meta.update(meta)
-        folder, self.folder = self.folder, None
+        folder = self.folder
         if folder is not None:
             try:
+                self._write_watched()
                 folder.meta(meta)
             finally:
+                self.folder = None
                 folder.close()
 
 

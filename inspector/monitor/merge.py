@@ -6,12 +6,13 @@ measured the careful way from the next step on.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from inspector.monitor.arrival import Array
-from inspector.monitor.table import HIGH, LOW, SHIFT, SQUARE, SUM, Ticket
+from inspector.monitor.table import HIGH, LOW, SHIFT, SQUARE, SUM, Entry, Ticket
 
 LEAN = ("n", "mean", "rms", "std", "min", "max", "absmax", "nan", "inf")
 _CAREFUL, _HOPELESS = 30.0, 300.0  # |mean| / std from which float32 squares lose the spread a little, and altogether
@@ -27,37 +28,55 @@ class Merged(NamedTuple):
     careful: Array
 
 
+class Layout(NamedTuple):
+    """Where the numbers of a ticket are, in order of row: the same at each step, so it is worked out once."""
+
+    slots: Array
+    n: Array  # elements of each part, that is of each slot
+    shifted: Array  # was it shifted before squaring?
+    first: Array  # the first part of each row
+    rows: Array
+
+
+@lru_cache(maxsize=8)
+def _layout(entries: tuple[Entry, ...]) -> Layout:
+    table = np.array([entry for entry in entries if entry[0] >= 0], dtype=np.int64).reshape(-1, 4)
+    rows, slots, n, shifted = table[np.argsort(table[:, 0], kind="stable")].T
+    first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]][: len(rows)])
+    return Layout(slots, n.astype(np.float64), shifted.astype(np.bool_), first, rows[first])
+
+
 def merge(ticket: Ticket) -> Merged:
     """The statistics of every row in a ticket, in order of row number."""
-    entries = np.array(ticket.entries, dtype=np.int64).reshape(-1, 4)
-    entries = entries[entries[:, 0] >= 0]
-    numbers = ticket.numbers.numpy().astype(np.float64)[entries[:, 1]]
-    numbers[:, SHIFT] = np.where(entries[:, 3], numbers[:, SHIFT], 0.0)
-    order = np.argsort(entries[:, 0], kind="stable")
-    rows, n, numbers = entries[order, 0], entries[order, 2].astype(np.float64), numbers[order]
-    first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]]) if len(rows) else np.array([], dtype=np.int64)
-    shifted = entries[order, 3].astype(np.bool_)
-    with np.errstate(all="ignore"):
-        return _merge(rows[first], first, n, numbers, shifted)
-
-
-def _merge(rows: Array, first: Array, n: Array, numbers: Array, shifted: Array) -> Merged:
-    if not len(rows):
+    layout = _layout(tuple(ticket.entries))
+    if not len(layout.rows):
         empty = np.zeros((0, len(LEAN)))
-        return Merged(rows, empty, empty.astype(bool), rows)
-    total = np.add.reduceat(n, first)
-    group = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(n)]))
-    part_mean = numbers[:, SHIFT] + numbers[:, SUM] / n
-    mean = np.add.reduceat(n * part_mean, first) / total
-    part_variance = numbers[:, SQUARE] / n - (numbers[:, SUM] / n) ** 2
-    spread = np.add.reduceat(n * (part_variance + (part_mean - mean[group]) ** 2), first) / total
-    low, high = np.minimum.reduceat(numbers[:, LOW], first), np.maximum.reduceat(numbers[:, HIGH], first)
+        return Merged(layout.rows, empty, empty.astype(bool), layout.rows)
+    numbers = ticket.numbers.numpy()[layout.slots].astype(np.float64)
+    with np.errstate(all="ignore"):
+        return _merge(layout, numbers)
+
+
+def _merge(layout: Layout, numbers: Array) -> Merged:
+    _, n, shifted, first, rows = layout
+    part = numbers[:, SUM] / n
+    part_mean = np.where(shifted, numbers[:, SHIFT], 0.0) + part
+    part_variance = numbers[:, SQUARE] / n - part**2
+    if len(first) == len(n):
+        total, mean, spread, low, high = n, part_mean, part_variance, numbers[:, LOW], numbers[:, HIGH]
+    else:
+        group = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(n)]))
+        total = np.add.reduceat(n, first)
+        mean = np.add.reduceat(n * part_mean, first) / total
+        spread = np.add.reduceat(n * (part_variance + (part_mean - mean[group]) ** 2), first) / total
+        low, high = np.minimum.reduceat(numbers[:, LOW], first), np.maximum.reduceat(numbers[:, HIGH], first)
+        shifted = np.logical_and.reduceat(shifted, first)
     std = np.sqrt(np.maximum(spread, 0.0))
     rms = np.sqrt(np.maximum(spread, 0.0) + mean**2)
     absmax = np.maximum(np.abs(low), np.abs(high))
     nan, inf = np.isnan(absmax).astype(float), np.isinf(absmax).astype(float)
     values = np.stack([total, mean, rms, std, low, high, absmax, nan, inf], axis=1)
-    return Merged(rows, values, *_trust(values, rows, np.logical_and.reduceat(shifted, first)))
+    return Merged(rows, values, *_trust(values, rows, shifted))
 
 
 def _trust(values: Array, rows: Array, shifted: Array) -> tuple[Array, Array]:
