@@ -413,6 +413,13 @@ def _asks(**changed):
         ),
         ({"metrics": [3]}, TypeError, "a metric is a name or a function"),
         (
+            {"metrics": {"d": {"metric": "deletion", "baseline": "gray"}}},
+            LookupError,
+            "'gray' is no baseline; there are mean",
+        ),
+        ({"methods": {"a": "saliency", "b": {"method": "saliency", "n": 3}}}, TypeError, "saliency has no option 'n'"),
+        ({"methods": ("saliency", "grad_cam"), "layer": "nope"}, LookupError, "'nope' matches no module"),
+        (
             {"inputs": Samples(torch.randn(N, 8), torch.ones(N, dtype=torch.long)), "metrics": ("auroc",)},
             ValueError,
             "auroc need",

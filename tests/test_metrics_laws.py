@@ -303,6 +303,18 @@ def test_every_named_method_can_be_asked_again_from_its_record(name, method):
     assert found.isfinite().all()
 
 
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_method_that_answers_nan_is_given_no_good_mark(name):
+    model, x = slow.row_model(), torch.randn(N, 7)
+
+    def broken(score, values):
+        return torch.cat([values[:1] * torch.nan, values[1:]])
+
+    attribution = attribute(model, x, target=1, method=broken)
+    found = one(METRICS[name](model, attribution, explain=explainer(N, method=broken)))
+    assert found[0].isnan()
+
+
 def test_a_method_of_the_users_own_is_asked_again_when_it_is_handed_over():
     model, x = slow.row_model(), torch.randn(N, 7)
 

@@ -44,11 +44,16 @@ def _base(model: nn.Module, surface: Surface, area: Area, tensor: Tensor, baseli
 
 
 def _named(name: str, model: nn.Module, surface: Surface, area: Area, tensor: Tensor) -> Tensor:
-    if name not in NAMED:
-        raise LookupError(f"{name!r} is no baseline; there are {', '.join(NAMED)}, a number, a tensor or a function")
+    check_name(name)
     if not tensor.is_floating_point():
         return torch.full_like(tensor, _padding_id(model))
     return NAMED[name](tensor.detach(), surface, area)
+
+
+def check_name(given: Any) -> None:
+    """Raises LookupError for a word that names no baseline."""
+    if isinstance(given, str) and given not in NAMED:
+        raise LookupError(f"{given!r} is no baseline; there are {', '.join(NAMED)}, a number, a tensor or a function")
 
 
 def _padding_id(model: nn.Module) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.attribution import METHODS
+from inspector.attribution.door import check_layer, common_options, row_of
 from inspector.attribution.untouched import untouched
 from inspector.counting import peak_memory
 from inspector.metrics.agreement import agreement
@@ -60,6 +61,8 @@ def compare(
     _check_evidence(samples, rows)
     given_layer, layer = layer, _layer_for(model, samples, asked, layer)
     asked = {label: {"layer": layer} | own if _needs_layer(own["method"]) else own for label, own in asked.items()}
+    for own in asked.values():
+        _check_method(model, options | own)
     explain = {label: explainer(len(samples), **options | own) for label, own in asked.items()}
     with untouched(model, seed=seed), _steps(progress, len(asked) + (len(asked) + 3) * len(rows)) as tick:
         groups = [{label: asked[label] for label in names} for names in together(asked, options)]
@@ -152,6 +155,13 @@ def _unused(layer: Any, asked: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     if layer is not None and not any(_needs_layer(own["method"]) for own in asked.values()):
         how = "give it to a method as dict(method=..., layer=...)"
         yield f"layer={str(layer)!r} was not used, because no method here needs one; {how}"
+
+
+def _check_method(model: nn.Module, asked: Mapping[str, Any]) -> None:
+    """Raises what ``attribute`` would raise of an option or a layer that there is not, before any method has run."""
+    name, row = row_of(asked["method"])
+    common_options(row, name, {k: v for k, v in asked.items() if k not in ("method", "layer", "baselines", "explain")})
+    check_layer(row, name, asked.get("layer"), model)
 
 
 def _check_evidence(samples: Samples, rows: Mapping[str, Metric]) -> None:

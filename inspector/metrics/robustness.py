@@ -31,7 +31,7 @@ def max_sensitivity(
     standard deviations of the input (Yeh et al. 2019). 0 for an all-zero map that stays so, NaN for one that does not."""
     moves = _moves(model, attribution, radius, draws, explain, seed)
     before = flat_values(attribution).norm(dim=1)
-    changes = torch.stack([torch.where(change > 0, change / before, 0) for change, _ in moves])
+    changes = torch.stack([_relative(change, before) for change, _ in moves])
     return _worst(changes)
 
 
@@ -47,7 +47,7 @@ def local_lipschitz(
     """(batch,) largest ||map change|| / ||input change|| over ``draws`` inputs within ``radius`` standard deviations
     (Alvarez-Melis, Jaakkola 2018). It has the unit of the map, so compare it between inputs and not between methods."""
     moves = _moves(model, attribution, radius, draws, explain, seed)
-    return _worst(torch.stack([torch.where(change > 0, change / step, 0) for change, step in moves]))
+    return _worst(torch.stack([_relative(change, step) for change, step in moves]))
 
 
 def _moves(
@@ -83,6 +83,11 @@ def _distance(first: Any, second: Any) -> Tensor:
     pairs = zip((t for _, t in walk(first)), (t for _, t in walk(second)), strict=True)
     squares = [(a - b).cpu().double().flatten(1).square().sum(1) for a, b in pairs if a.is_floating_point() and a.dim()]
     return torch.stack(squares).sum(0).sqrt()
+
+
+def _relative(change: Tensor, size: Tensor) -> Tensor:
+    """0 where nothing changed, whatever the size; NaN stays NaN."""
+    return torch.where(change == 0, 0.0, change / size)
 
 
 def _worst(changes: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def sparseness(model: nn.Module, attribution: Attribution) -> Tensor:
     place = weight.masked_fill(~laid.valid, -1).argsort(1).argsort(1) - (~laid.valid).sum(1, keepdim=True) + 1
     count = laid.count[:, None]
     gini = (weight * (2 * place - count - 1) * laid.valid).sum(1) / laid.count
-    return gini.masked_fill(laid.broken, torch.nan)
+    return gini.clamp(0, 1).masked_fill(laid.broken, torch.nan)  # rounding makes -1e-17 of a constant map
 
 
 def complexity(model: nn.Module, attribution: Attribution) -> Tensor:

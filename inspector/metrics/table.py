@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from inspector.metrics import evidence, fidelity, removal, robustness, sanity, shape
+from inspector.metrics.baselines import check_name
 from inspector.records import Attribution, Curve
 from inspector.records.html import as_html
 from inspector.records.tables import table
@@ -125,6 +126,7 @@ def _with_options(entry: Any) -> Metric:
     row = _with_options(options.pop("metric"))
     if unknown := [name for name in options if name not in row.options]:
         raise TypeError(f"{unknown[0]!r} is no option of this metric; it has {', '.join(row.options) or 'none'}")
+    check_name(options.get("baseline"))
     baseline = str(options["baseline"]) if isinstance(options.get("baseline"), (str, int, float)) else row.baseline
     return replace(row, run=partial(row.run, **options), baseline=baseline)
 
