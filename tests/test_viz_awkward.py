@@ -289,7 +289,7 @@ def test_several_scores_are_on_one_axis_and_told_apart_by_their_number():
 
 
 def test_an_unknown_option_names_the_known_ones():
-    with pytest.raises(TypeError, match="'nope' is no option .* it takes samples, piece, figsize"):
+    with pytest.raises(TypeError, match=r"'nope' is no option .* it takes samples, piece, figsize"):
         show(made.image_attribution(), nope=1)
     with pytest.raises(TypeError, match="it takes kind, sample"):
         show(made.store(), nope=1)
