@@ -241,6 +241,15 @@ def test_a_record_without_a_picture_does_not_cost_the_page(tmp_path):
     assert "How well" in text
 
 
+def test_what_a_metric_is_is_told_in_words_and_not_as_code(tmp_path):
+    shown = made.images_compared().scores
+    doc = "(batch,) output while ``order`` positions go.\n\nx: the share, y: (batch, steps)."
+    shown = replace(shown, about={"deletion": {"better": "low", "doc": doc}})
+    text = report(tmp_path / "page.html", shown).read_text()
+    assert "Output while order positions go." in text
+    assert "steps)" not in text
+
+
 def test_a_picture_is_told_to_those_who_do_not_see_it(tmp_path):
     text = report(tmp_path / "page.html", made.images_compared()).read_text()
     alt = Outline(text).all("img")[0]["alt"]

@@ -226,6 +226,17 @@ def test_in_print_everything_is_unfolded_and_nothing_moves(visit, page):
     assert found.locator("details:not([open])").count() > 0
 
 
+def test_no_table_is_cut_off_in_print(visit, tmp_path):
+    shown = made.images_compared()
+    about = {"kind": "faithfulness", "better": "low", "range": "the output's", "paper": "Petsiuk", "doc": "Output. " * 40}
+    shown = replace(shown, scores=replace(shown.scores, about=dict.fromkeys(shown.scores.metrics, about)))
+    found = visit(report(tmp_path / "wide.html", shown), viewport={"width": 700, "height": 900}).page
+    found.emulate_media(media="print")
+    found.evaluate("dispatchEvent(new Event('beforeprint'))")
+    wide = "tables => tables.filter(t => t.getBoundingClientRect().right > innerWidth + 1).map(t => t.ariaLabel)"
+    assert found.locator("table").evaluate_all(wide) == []
+
+
 def test_in_a_notebooks_frame_the_pickers_and_the_contents_work(visit, page, tmp_path):
     host = tmp_path / "notebook.html"
     host.write_text(f"<!doctype html><html data-ready><body>{page._repr_html_()}</body></html>")

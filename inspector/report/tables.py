@@ -74,9 +74,10 @@ def scores(record: Scores, controls: tuple[str, ...] = ()) -> Iterator[Table]:
     marked = {label: f"{label} (control)" if label in controls else label for label in record}
     rows = [[shown, *(_interval(record, label, m) for m in metrics)] for label, shown in marked.items()]
     yield Table("Scores: mean over the samples and 95% interval", head, rows, _right(head), folded=False)
-    about = [[m, *(str(record.about[m].get(key, "")) for key in _ABOUT)] for m in metrics if m in record.about]
+    known = [(m, record.about[m]) for m in metrics if m in record.about]
+    about = [[m, *(str(row.get(key, "")) for key in _ABOUT), _meaning(str(row.get("doc", "")))] for m, row in known]
     if about:
-        yield Table("What the metrics mean", ["metric", *_ABOUT], about)
+        yield Table("What the metrics mean", ["metric", *_ABOUT, "what it is"], about)
 
 
 def comparison(record: Comparison, private: bool = False) -> Iterator[Table]:
@@ -178,7 +179,13 @@ def summary(record: Summary) -> Iterator[Table]:
 
 
 _RATES = ("accuracy", "precision", "recall", "f1")
-_ABOUT = ("kind", "better", "range", "reads", "baseline", "paper", "doc")
+_ABOUT = ("kind", "better", "range", "reads", "baseline", "paper")
+
+
+def _meaning(doc: str) -> str:
+    """The first paragraph of a metric's own words, without what is said to programmers."""
+    text = " ".join(doc.split("\n\n")[0].replace("``", "").split()).removeprefix("(batch,) ")
+    return text[:1].upper() + text[1:]
 
 
 def _rates(record: Assessment) -> list[str]:
