@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.tensors import Inputs, Struct, dtype_text, is_namedtuple, is_record, parts
+from inspector.tensors import Inputs, Opaque, Struct, dtype_text, is_namedtuple, is_record, parts
 
 FORMAT = "inspector/1"
 MOST_HEADER = 2**26  # bytes of a file's header that are looked at
@@ -44,6 +44,15 @@ def save(path: str | Path, tree: Any, *, kind: str) -> Path:
     sums = {name: zlib.crc32(_raw(tensor)) for name, tensor in tensors.items()}
     header = {"inspector": text, "sums": json.dumps(sums), "sum": _sum(text, sums, tensors)}
     return _whole(Path(path), lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def writable(value: Any) -> Any:
+    """The value itself where it can be saved, else an Opaque with the name of its class."""
+    try:
+        _encode(value, {}, {})
+    except TypeError:
+        return Opaque(type(value).__name__)
+    return value
 
 
 def load(path: str | Path, *, kind: str) -> Any:
@@ -145,6 +154,8 @@ def _encode(value: Any, tensors: dict[str, Tensor], seen: dict[int, Any]) -> Any
         return _encode(value.item(), tensors, seen)
     if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, Opaque):
+        return {"$opaque": value.name}
     if isinstance(value, (int, float)):
         return value if _is_json_number(value) else {"$float": str(value)}
     return _encode_nested(value, tensors, seen)
@@ -230,6 +241,7 @@ _DECODERS: dict[str, Any] = {
     "$jagged": lambda content, get: _nested([_decode(item, get) for item in content], torch.jagged),
     "$meta": lambda content, get: torch.empty(content[0], dtype=getattr(torch, content[1]), device="meta"),
     "$sparse": _sparse,
+    "$opaque": lambda content, get: Opaque(content),
     "$float": lambda content, get: float(content),
     "$struct": lambda content, get: Struct({key: _decode(item, get) for key, item in content}),
     "$map": lambda content, get: {_decode(key, get): _decode(item, get) for key, item in content},

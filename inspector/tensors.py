@@ -47,6 +47,18 @@ class Placeholder:
         return None
 
 
+class Opaque:
+    """Stands in a saved value where an object was that is neither data nor a nesting of it, such as a cache."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{self.name} (not saved)"
+
+
 class Part(NamedTuple):
     key: int | str
     value: Any
@@ -92,14 +104,21 @@ def walk(value: Any) -> Iterator[tuple[Leaf, Tensor]]:
             yield (key, *leaf), tensor
 
 
-def rebuild(value: Any, change: Callable[[Leaf, Tensor], Any], leaf: Leaf = ()) -> Any:
-    """The same nesting with each tensor replaced by ``change(leaf, tensor)``; types are kept."""
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def rebuild(
+    value: Any, change: Callable[[Leaf, Tensor], Any], leaf: Leaf = (), *, other: Callable[[Any], Any] = _as_it_is
+) -> Any:
+    """The same nesting with each tensor replaced by ``change(leaf, tensor)``; types are kept. other: what to put for an
+    object that is not taken apart."""
     if isinstance(value, (Tensor, Placeholder)):
         return change(leaf, value)  # type: ignore[arg-type]  # only its maker puts placeholders in and reads them
     children = parts(value)
     if not children:
-        return value
-    return _with_parts(value, {key: rebuild(item, change, (*leaf, key)) for key, item in children})
+        return other(value)
+    return _with_parts(value, {key: rebuild(item, change, (*leaf, key), other=other) for key, item in children})
 
 
 def _with_parts(value: Any, new: dict[int | str, Any]) -> Any:
@@ -156,7 +175,7 @@ def only_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Inputs) and len(leaves) == 1:  # the only argument needs no name
         return next(walk(value))[1]
     if not leaves:
-        raise LookupError(f"{name} holds no tensor but {type(value).__name__}")
+        raise LookupError(f"{name} holds no tensor but {type_text(value)}")
     raise LookupError(f"{name} is a {type(value).__name__} of several tensors; name one: {', '.join(leaves)}")
 
 
@@ -196,6 +215,10 @@ def nbytes(tensor: Tensor) -> int:
     if tensor.is_sparse:
         return nbytes(tensor._values()) + nbytes(tensor._indices())
     return tensor.numel() * tensor.element_size()
+
+
+def type_text(value: Any) -> str:
+    return value.name if isinstance(value, Opaque) else type(value).__name__
 
 
 def shape_text(tensor: Tensor) -> str:

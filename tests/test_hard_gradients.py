@@ -298,3 +298,16 @@ def test_a_users_forward_inside_a_backward_hook_is_a_new_call():
         y.register_hook(lambda g: (model(g), None)[1])
         model(y).sum().backward()
     assert list(store) == ["@0", "@1"]
+
+
+def test_the_gradient_of_an_input_that_is_a_view_written_to_before():
+    def forward(self, x):
+        y = self.a(x).view(2, 12)
+        y.add_(1)
+        y[0] = 0  # torch 2.8 to 2.14 crash where a hook is the first to ask such a view for its node
+        return self.b(y)
+
+    model = zoo.Function(forward, a=nn.Linear(6, 6), b=nn.Tanh())
+    with capture(model, "b", what=("output", "grad_input")) as store:
+        model(torch.randn(4, 6)).sum().backward()
+    assert torch.equal(store.at("b:grad_input"), torch.ops.aten.tanh_backward(torch.ones(2, 12), store["b"].output))

@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 import torch
+import zoo
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -281,3 +282,16 @@ def test_what_was_captured_is_freed_with_the_store_without_waiting_for_a_collect
         assert [ref() for ref in there] == [None] * 3
     finally:
         gc.enable()
+
+
+def test_a_store_with_an_object_that_is_no_data_is_saved_and_says_what_stood_there(tmp_path):
+    class Cache:
+        pass
+
+    model = zoo.Function(lambda s, x: s.part(x)[0], part=zoo.Function(lambda s, x: (x * 2, Cache(), [None, 3])))
+    with capture(model) as store:
+        model(torch.ones(2))
+    back = Store.load(store.save(tmp_path / "s.safetensors"))
+    tensor, cache, rest = back["part"].output
+    assert (tensor.tolist(), repr(cache), rest) == ([2.0, 2.0], "Cache (not saved)", [None, 3])
+    assert repr(back) == repr(store)

@@ -109,6 +109,9 @@ class Gradients:
                     self.overwritten.add(place)
             fired[0] = False  # the next pass decides anew
 
+        # A view that was written to finds its new node when asked. If a hook asks first, torch 2.8 to 2.14 crash at the
+        # next hook on its base.
+        _ = tensor.grad_fn
         self._hook(tensor, arrive)
         view, base = View.of(tensor), tensor._base
         if view is not None and base is not None:

@@ -8,12 +8,24 @@ from typing import Any
 
 from torch import Tensor
 
+from inspector.archive import writable
 from inspector.records.coverage import Coverage
 from inspector.records.html import as_html
 from inspector.records.saved import Saved
 from inspector.records.tables import table
 from inspector.sites import KINDS, Kind, Site, key
-from inspector.tensors import Placeholder, digest, dtype_text, nbytes, only_tensor, pick, rebuild, shape_text, walk
+from inspector.tensors import (
+    Placeholder,
+    digest,
+    dtype_text,
+    nbytes,
+    only_tensor,
+    pick,
+    rebuild,
+    shape_text,
+    type_text,
+    walk,
+)
 
 SHOWN = 200
 
@@ -68,11 +80,12 @@ class Call(Saved):
         """Why there is no tensor of this kind."""
         if kind not in self.values and not self.ended:
             return "the call has not ended"
-        return self.why.get(kind, f"no tensor but {type(value).__name__}")
+        return self.why.get(kind, f"no tensor but {type_text(value)}")
 
     def to_tree(self) -> dict[str, Any]:
         head = {"site": [self.site.path, self.site.call], "module": self.module, "kinds": self.kinds, "parent": self.parent}
-        return head | {"values": {kind: getattr(self, kind) for kind in self.kinds}, "why": self.why}
+        values = {kind: rebuild(getattr(self, kind), lambda _, t: t, other=writable) for kind in self.kinds}
+        return head | {"values": values, "why": self.why}
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> Call:
