@@ -112,7 +112,7 @@ def lime(
     2016). n_samples: by default 2 * features + 256; alpha: of the ridge; kernel_width: in cosine distance."""
     with torch.no_grad():
         cut = features(question, feature_mask)
-        question.weighed(question.values)
+        question.weigh()
         on = torch.rand(n_samples or 2 * cut.count + 256, cut.count) < 0.5
         on[0] = True
         scores = cut.scores(on).cpu().double()
@@ -135,7 +135,7 @@ def rise(question: Question, *, n_samples: int = 500, keep: float = 0.5) -> Valu
     """The mean score where a position was kept, over n_samples smooth random masks (Petsiuk et al. 2018), less the mean
     score of all masks, so that a position that does not matter is near 0. keep: the chance of a cell to be kept."""
     with torch.no_grad():
-        question.weighed(question.values)
+        question.weigh()
         total = [torch.zeros_like(v) for v in question.values]
         seen = [torch.zeros_like(v[:1]) for v in question.values]
         overall = torch.zeros(question.size, device=question.values[0].device, dtype=question.values[0].dtype)

@@ -78,7 +78,7 @@ def _averaged(
     if form not in FORMS:
         raise ValueError(f"form={form!r} is no way to combine noisy answers; there are {', '.join(FORMS)}")
     mean, square = ([torch.zeros_like(v) for v in question.values] for _ in range(2))
-    question.weighed(question.values)
+    question.weigh()
     for _, count in question.parts(n):
         values = [draw(count, v, i).detach().requires_grad_() for i, v in enumerate(question.values)]
         gradients = question.gradient(question.score(*values), values)

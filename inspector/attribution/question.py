@@ -6,7 +6,6 @@ sample each of its rows belongs to, so that whatever is not explained (masks, le
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -17,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from inspector import tensors
+from inspector.attribution.ledger import Ledger
 from inspector.attribution.places import at, batch_axis, known, run_for, watch
 from inspector.attribution.positions import Axes, channels_first
 from inspector.attribution.sharing import Sharing
 from inspector.attribution.targets import Target
 from inspector.hooks import edit
-from inspector.records import Cost, Samples
+from inspector.records import Samples
 from inspector.sites import Site
 from inspector.tensors import Leaf, nbytes, rebuild
 
@@ -50,24 +50,6 @@ class Noise(NamedTuple):
     stdev: float
     samples: int = 10
     form: str = "mean"
-
-
-class Ledger:
-    """Counts what an answer takes, pass by pass."""
-
-    def __init__(self) -> None:
-        self.forwards = self.backwards = self.examples = 0
-        self.since = time.perf_counter()
-
-    def forward(self, examples: int) -> None:
-        self.forwards += 1
-        self.examples += examples
-
-    def backward(self, _: Tensor) -> None:
-        self.backwards += 1
-
-    def cost(self) -> Cost:
-        return Cost(self.forwards, self.backwards, self.examples, time.perf_counter() - self.since)
 
 
 @dataclass
@@ -149,6 +131,22 @@ class Question:
 
     def weighed(self, values: Sequence[Tensor]) -> Tensor:
         """The scores of a pass that also learns how many bytes an example costs where a graph is kept."""
+        score: Tensor = self._learn(values, lambda leaves: self.score(*leaves).detach())
+        if self.sharing is not None:
+            self.bytes_per_example = self.sharing.weighed(self.bytes_per_example)
+        return score
+
+    def weigh(self) -> None:
+        """Learn how many bytes an example costs from one of them, whatever the target."""
+        if self.sharing is not None and self.sharing.bytes_per_example:
+            self.bytes_per_example = self.sharing.bytes_per_example
+            return
+        first = torch.zeros(1, dtype=torch.long, device=self.values[0].device)
+        self._learn([value[:1] for value in self.values], lambda leaves: self._run_with(leaves, first))
+        if self.sharing is not None:
+            self.sharing.bytes_per_example = self.bytes_per_example
+
+    def _learn(self, values: Sequence[Tensor], run: Callable[[tuple[Tensor, ...]], Any]) -> Any:
         seen: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -157,15 +155,14 @@ class Question:
 
         if not torch.is_grad_enabled() and values[0].device.type == "cpu":
             self.budget = min(self.budget, CACHED)
-        leaves = [value.detach().requires_grad_() for value in values]
+        leaves = tuple(value.detach().requires_grad_() for value in values)
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            score = self.score(*leaves).detach()
+            answer = run(leaves)
         fixed = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         kept = sum(size for place, size in seen.items() if place not in fixed)
         own = sum(nbytes(value) for value in values)  # which a model of frozen linear layers does not keep
-        cost = max(1, (kept + own) // len(score))
-        self.bytes_per_example = cost if self.sharing is None else self.sharing.weighed(cost)
-        return score
+        self.bytes_per_example = max(1, (kept + own) // len(values[0]))
+        return answer
 
     def copies(self) -> int:
         """How many copies of the batch fit into one pass within the budget."""
@@ -198,18 +195,21 @@ class Question:
             self.sharing.answer(values, "unscored", 0, lambda: self.run(placed, rows))
 
     def _answer(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
+        neuron = self.target.neuron
+        if neuron is None:
+            return self._run_with(values, rows)
+        return self._at_neuron(known(self.model, neuron.site), values, rows)
+
+    def _run_with(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
         pairs = list(zip(self.slots, values, strict=True))
         placed = {slot.leaf: value for slot, value in pairs if slot.site is None}
         changes = {slot.site: _putting(value, slot.axis) for slot, value in pairs if slot.site is not None}
-        neuron = self.target.neuron
         with _edited(self.model, changes):
-            if neuron is None:
-                return self.run(placed, rows)
-            return self._at_neuron(known(self.model, neuron.site), placed, rows)
+            return self.run(placed, rows)
 
-    def _at_neuron(self, site: Site, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Tensor:
+    def _at_neuron(self, site: Site, values: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         """The value at the target's site, batch axis first."""
-        seen = watch(self.model, [site.path], lambda: self.run(placed, rows), (site.kind,))
+        seen = watch(self.model, [site.path], lambda: self._run_with(values, rows), (site.kind,))
         found, value, module = at(seen, site)
         if self.neuron_axis is None:
             self.neuron_axis = batch_axis(module, found, value, len(rows), lambda n: self._neuron_again(site, n))

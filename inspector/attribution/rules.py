@@ -27,7 +27,7 @@ def deep_lift_shap(question: Question) -> tuple[Values, Tensor]:
     n = len(question.baselines[0])
     found, delta = [torch.zeros_like(v) for v in question.values], torch.zeros(())
     if n > 1:
-        question.weighed(question.values)
+        question.weigh()
     for start, count in question.parts(n):
         values = [v.repeat(count, *[1] * (v.dim() - 1)) for v in question.values]
         bases = [b[start : start + count].repeat_interleave(question.size, 0) for b in question.baselines]

@@ -46,6 +46,7 @@ class Sharing:
     latest: Made | None = None
     again: bool = False
     explained: Any = None
+    bytes_per_example: int = 0
     others: dict[int, Any] = field(default_factory=dict)  # of Axis, whose passes know no target
     _instead: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
