@@ -339,3 +339,18 @@ def test_channels_last_and_strided_outputs_have_the_same_statistics():
             optimizer.step()
         found.append(monitor.history.stats["value"])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("special", [0.0, float("nan"), float("inf"), float("-inf")])
+def test_the_range_of_a_relu_is_its_own_though_it_is_told_from_its_input(inplace, special):
+    model = nn.Sequential(nn.Identity(), nn.Linear(4, 5), nn.ReLU(inplace=inplace))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    x = torch.randn(6, 4)
+    x[2, 1] = special
+    with Monitor(model, every=1, rules={}) as monitor:
+        output = model(x)
+        optimizer.step()
+    for statistic, true in (("min", output.detach().amin()), ("max", output.detach().amax()), ("nan", output.isnan().any())):
+        found = monitor.history.stats.where(kind="output", name="2", statistic=statistic)["value"].item()
+        assert found == pytest.approx(float(true), nan_ok=True)

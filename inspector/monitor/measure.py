@@ -72,12 +72,15 @@ class Measure:
         """Reduce a tensor into its row; None where there is nothing to reduce."""
         return self.put_row(self.row(kind, name), tensor)
 
-    def put_row(self, row: int, tensor: Tensor) -> Place | None:
+    def put_row(self, row: int, tensor: Tensor, positive_of: Place | None = None) -> Place | None:
+        """positive_of: where the value of which this is the positive part was measured."""
         value = flat(tensor)
         if value is None:
             return None
         self._note(row, tensor, value)
-        return self.table(value.device).write(row, value, row not in self.lean, self.sampling)
+        table = self.table(value.device)
+        known = positive_of if positive_of is not None and positive_of.table is table else None
+        return table.write(row, value, row not in self.lean, self.sampling, known)
 
     def put_all(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> None:
         """Reduce many tensors, each into its row; small ones of one shape together, because calls cost more than they."""

@@ -105,20 +105,22 @@ class Passing:
         if isinstance(output, Tensor):
             row = self.rows.get(frame.path, -1)
             row = row if row >= 0 else self._row(frame.path, ())
-            place = self._output(frame.module, row, output)
+            place = self._output(frame, row, output)
             if place is not None:
                 self.measure.calls.append(Call([row], [place], frame.scratch))
             return
-        found = [(row := self._row(frame.path, leaf), self._output(frame.module, row, part)) for leaf, part in walk(output)]
+        found = [(row := self._row(frame.path, leaf), self._output(frame, row, part)) for leaf, part in walk(output)]
         rows, places = [row for row, place in found if place], [place for _, place in found if place]
         self.measure.calls.append(Call(rows, places, frame.scratch))
 
-    def _output(self, module: nn.Module, row: int, tensor: Tensor) -> Place | None:
+    def _output(self, frame: Frame, row: int, tensor: Tensor) -> Place | None:
+        module = frame.module
         place = self._known(tensor)
         if place is not None and place.n:
             place.table.alias(row, place)
         else:
-            place = self._remember(tensor, self.measure.put_row(row, tensor))
+            of = frame.scratch[0] if type(module) is nn.ReLU and frame.scratch else None
+            place = self._remember(tensor, self.measure.put_row(row, tensor, of))
         if place is not None and self.measure.sampling:
             self.measure.types[row] = type(module)
             self.measure.units.look(module, row, tensor, place)

@@ -58,22 +58,29 @@ class Table:
         self.numbers = torch.zeros(256, 5, device=device)
         self.samples: Tensor | None = None
         self.views: list[tuple[Tensor, ...]] = []
+        self.ranges: tuple[Tensor, ...] = ()
         self.used = 0
         self.entries: list[Entry] = []
         self.sampled: list[tuple[int, int]] = []
         self.extras: list[tuple[Callable[[Array], None], Tensor]] = []
 
-    def write(self, row: int, value: Tensor, careful: bool = False, sample: bool = False) -> Place | None:
+    def write(
+        self, row: int, value: Tensor, careful: bool = False, sample: bool = False, positive_of: Place | None = None
+    ) -> Place | None:
         """Reduce a flat real tensor into a new slot; None where none is left.
 
         careful: subtract the first element before squaring, for values whose mean is far larger than their spread.
+        positive_of: the value is the positive part of one that was measured, whose range tells its own.
         """
         slot = self._take()
         if slot < 0:
             return None
         total, square, low, high, shift = self.views[slot]
         wide = value if value.dtype is torch.float32 else value.float()
-        torch.aminmax(wide, out=(low, high))
+        if positive_of is not None and positive_of.n == value.numel():
+            torch.clamp(self.ranges[positive_of.slot], min=0.0, out=self.ranges[slot])
+        else:
+            torch.aminmax(wide, out=(low, high))
         if careful:
             shift.copy_(wide[0])
             wide = wide - shift
@@ -107,7 +114,7 @@ class Table:
         self.entries += [(row, first + i, n, True) for i, row in enumerate(rows)]
 
     def write_range(self, value: Tensor) -> Place | None:
-        """Only the smallest and the largest element: enough to know whether all are finite."""
+        """Only the smallest and the largest element."""
         slot = self._take()
         if slot < 0:
             return None
@@ -152,6 +159,7 @@ class Table:
             while slot + count > len(self.numbers):
                 self._grow()
             self.views = [tuple(row.unbind()) for row in self.numbers.unbind()]
+            self.ranges = self.numbers[:, LOW : HIGH + 1].unbind()
         self.used = slot + count
         return slot
 
