@@ -168,8 +168,8 @@ def symlog(ax: Axes, which: Literal["x", "y"], sizes: Any) -> None:
 
 
 def log_axis(ax: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """A log scale from ``low`` to ``high`` (both above 0) with few plain numbers; where no power of ten lies between
-    them, twos and fives are ticks too."""
+    """A log scale from ``low`` to ``high`` (both above 0) with few plain numbers: powers of ten, and where these are too
+    few, threes or twos and fives between them."""
     set_scale, set_limits, axis = (
         (ax.set_xscale, ax.set_xlim, ax.xaxis) if which == "x" else (ax.set_yscale, ax.set_ylim, ax.yaxis)
     )
@@ -177,7 +177,7 @@ def log_axis(ax: Axes, which: Literal["x", "y"], low: float, high: float) -> Non
     set_limits(low, high)
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
     every = max(1, -(-(last - first) // 8))
-    steps = (1, 2, 5) if last - first <= 3 else (1,)
+    steps = (1, 2, 5) if high / low < 20 else (1, 3) if high / low < 100 else (1,)
     ticks = [step * 10.0**k for k in range(first, last + 1, every) for step in steps]
     kept = [tick for tick in ticks if low <= tick <= high] or [float(np.sqrt(low * high))]
     axis.set_ticks(kept, labels=[f"{tick:.3g}".replace("-", "−") for tick in kept])
