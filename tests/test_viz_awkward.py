@@ -124,12 +124,12 @@ def test_many_samples_stand_in_bands_and_not_in_one_line():
     assert [len(board.get_xticks()) for board in boards] == [8, 8, 4]
 
 
-def test_text_too_long_for_one_figure_is_bounded_and_says_so():
-    long = made.token_attribution(n=1, words=["word"] * 9000)
-    figure = show(long)
-    assert "tokens shown" in figure.words
-    assert figure.get_figheight() < 70
-    assert "1 of 3 samples shown" in show(made.token_attribution(n=3, words=["word"] * 2600), samples=3).words
+def test_text_too_long_for_one_figure_is_bounded_and_says_so(monkeypatch):
+    monkeypatch.setattr("inspector.viz.attribution.LINES", 9)
+    figure = show(made.token_attribution(n=1, words=["word"] * 600))
+    assert "The first 162 of 600 tokens shown." in figure.words
+    assert figure.get_figheight() < 7
+    assert "1 of 3 samples shown" in show(made.token_attribution(n=3, words=["word"] * 90), samples=3).words
 
 
 def test_layers_without_positions_are_named_and_take_no_room():
