@@ -688,3 +688,13 @@ def test_every_method_finds_planted_evidence_better_than_chance(method, task):
         pytest.skip("refused on this model, as the matrix says")
     found = (heat * samples.evidence).sum() / heat.sum()
     assert found > 1.5 * samples.evidence.float().mean()
+
+
+def test_occlusion_windows_at_the_edges_are_those_of_captum():
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(2 * 7 * 9, 3)).double(), torch.randn(3, 2, 7, 9).double()
+    window, strides = (1, 3, 4), (1, 2, 3)
+    theirs = captum("Occlusion", model, inputs=x, target=1, sliding_window_shapes=window, strides=strides)
+    for budget in (2**30, 1):
+        options = {"sliding_window_shapes": window, "strides": strides, "budget": budget}
+        ours = attribute(model, x, target=1, method="occlusion", **options)
+        torch.testing.assert_close(ours.values.float(), theirs)  # Captum answers in single precision
