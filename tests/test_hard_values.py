@@ -8,6 +8,7 @@ from torch import nn
 
 from inspector import borrow, capture, edit, live, offload, snapshot
 from inspector.hooks import OverwrittenError
+from inspector.tensors import walk
 
 
 def overwritten():
@@ -163,3 +164,13 @@ def test_a_budget_stops_with_the_largest_sites_named_and_leaves_no_hook():
     with capture(model, budget="1 MiB") as store:
         model(x)
     assert len(store) == 3
+
+
+def test_what_a_function_keeps_is_off_the_graph_and_does_not_hold_it():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    with capture(model, keep=lambda t: (t.mean(), {"max": t.amax(0)})) as store:
+        model(torch.ones(2, 3))
+    assert not any(t.requires_grad for name in store for _, t in walk(store[name].output))
+    with capture(model, keep=torch.mean) as store:
+        model(torch.ones(2, 3))
+    assert not store["0"].output.requires_grad

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inspector.hooks.coverage import cover, missing
 from inspector.hooks.frame import Frame
 from inspector.hooks.gradients import OVERWRITTEN, SEVERAL_RECOMPUTED, Gradients, Place, why_no_gradient
-from inspector.hooks.keep import Arriving, Keep, snapshot
+from inspector.hooks.keep import Arriving, Keep, off_graph, snapshot
 from inspector.hooks.noted import Noted
 from inspector.hooks.refusals import refuse_model
 from inspector.hooks.scaled import label, listening
@@ -40,7 +40,8 @@ def capture(
     """Record what passes the chosen modules while the block runs; the model's own run is bit for bit the same.
 
     where: see ``select``. what: one kind or several of "output", "input", "grad", "grad_input", "attention", "gates".
-    keep: what is stored of each tensor: snapshot, borrow, live, offload, or a function of a tensor (None drops it).
+    keep: what is stored of each tensor: snapshot, borrow, live, offload, or a function of a tensor (None drops it; what it
+    answers is taken off the graph).
     budget: bytes, as a number or like "2 GiB"; exceeding it raises MemoryError that names the largest sites.
     "grad" is the sum over the backward passes inside the block; "grad_input" is the whole gradient of the tensor that
     came in, over all its uses. Compiled models run eagerly inside. Raises LookupError where nothing is chosen.
@@ -103,7 +104,8 @@ class _Recorder:
         keep: Keep,
         budget: int | None,
     ) -> None:
-        self.model, self.named, self.chosen, self.kinds, self.keep, self.budget = model, named, chosen, kinds, keep, budget
+        self.model, self.named, self.chosen, self.kinds, self.budget = model, named, chosen, kinds, budget
+        self.keep = off_graph(keep)
         self.types = {path: type(module).__name__ for path, module in chosen.items()}
         self.noted = Noted(kinds, self.types)
         self.store = Store(kinds, aliases=aliases(named, chosen), model=type(unwrap(model)).__qualname__)

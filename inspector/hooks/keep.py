@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inspector.tensors import Placeholder
+from inspector.tensors import Placeholder, rebuild
 
 Keep = Callable[[Tensor], Any]
 
@@ -63,6 +63,13 @@ def borrow(tensor: Tensor) -> Tensor | Placeholder:
 def live(tensor: Tensor) -> Tensor | Placeholder:
     """The tensor itself, on its graph. Reading it after an in-place operation overwrote it raises OverwrittenError."""
     return tensor if tensor.is_inference() else Borrowed(tensor)
+
+
+def off_graph(keep: Keep) -> Keep:
+    """What ``keep`` answers, without the graph it was computed on: kept, that would hold all of the model's run."""
+    if keep in (snapshot, borrow, live, offload):
+        return keep
+    return lambda tensor: rebuild(keep(tensor), lambda _, kept: kept.detach() if isinstance(kept, Tensor) else kept)
 
 
 def offload(tensor: Tensor) -> Tensor | Placeholder:
