@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -93,17 +94,32 @@ def test_two_runs_to_one_path_at_once_do_not_mix(tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_removed_does_not_stop_the_training(tmp_path):
-    model = nn.Linear(2, 1)
-    with Monitor(model, every=1, to=tmp_path / "run") as monitor:
-        for step in range(4):
-            model(torch.ones(1, 2)).sum().backward()
-            torch.optim.SGD(model.parameters(), lr=0.1).step()
-            monitor.log(step=step)
-            if step == 1:
-                (tmp_path / "run" / FILE).unlink()
-                (tmp_path / "run").rmdir()
-    assert monitor.step == 4
+def test_a_folder_that_is_removed_ends_the_monitor_with_one_warning_and_not_the_training(tmp_path):
+    model, done = nn.Linear(2, 1), []
+
+    def training():
+        with Monitor(model, every=1, to=tmp_path / "run") as monitor:
+            for step in range(9):
+                model(torch.ones(1, 2)).sum().backward()
+                torch.optim.SGD(model.parameters(), lr=0.1).step()
+                monitor.log(step=step)
+                done.append(step)
+                if step == 1:
+                    shutil.rmtree(tmp_path / "run")
+
+    with pytest.warns(RuntimeWarning, match="was removed while the run was written") as said:
+        training()
+    assert len(said) == 1
+    assert len(done) == 9
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_at_the_door(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for path in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        with pytest.raises(FileExistsError, match="give another path"):
+            Monitor(nn.Linear(2, 1), to=path).start()
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -88,6 +88,8 @@ class Folder:
 
     def _write(self, text: bytes) -> None:
         """Straight to the kernel, with no buffer of our own that a kill would lose."""
+        if os.fstat(self.file).st_nlink == 0:  # the kernel would go on taking what nobody can read any more
+            raise FileNotFoundError(f"{self.path / FILE} was removed while the run was written; nothing more can be kept")
         while text:
             text = text[os.write(self.file, text) :]
 
@@ -96,7 +98,12 @@ def create(path: str | Path, meta: Mapping[str, Any]) -> Folder:
     """A new run at ``path``; where there is one already, at the first free numbered sibling, which is said."""
     for number in range(1, 10_000):
         wanted = Path(path) if number == 1 else Path(f"{path}-{number}")
-        wanted.mkdir(parents=True, exist_ok=True)
+        try:
+            wanted.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise FileExistsError(
+                f"to={str(wanted)!r} is or lies in a file, and a run is a folder; give another path"
+            ) from error
         try:
             folder = Folder(wanted, header(meta), append=False)
         except FileExistsError:

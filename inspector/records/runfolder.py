@@ -28,10 +28,10 @@ ROWS = {"s": "scalars", "w": "watch"}  # kinds of records that hold rows: what t
 
 Rows = list[tuple[int, dict[str, float]]]
 
-_FRAME = struct.Struct("<QI")  # step, which columns
+_FRAME = struct.Struct("<II")  # step, which columns
 _COLUMNS = struct.Struct("<II")  # their number, of how many series
-_ROWS = struct.Struct("<IcQI")  # which names, f4 or f8, first step, steps between two rows
-_HISTOGRAM = struct.Struct("<QIB")  # step, which names, bins
+_ROWS = struct.Struct("<IcII")  # which names, f4 or f8, first step, steps between two rows
+_HISTOGRAM = struct.Struct("<IIB")  # step, which names, bins
 
 
 def json_record(content: Mapping[str, Any]) -> bytes:
