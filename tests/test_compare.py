@@ -120,6 +120,16 @@ def test_few_samples_and_flat_or_broken_maps_are_said():
     assert found.scores["broken"]["deletion"].isnan().all()
 
 
+def test_a_coarse_map_whose_order_is_half_luck_is_said_to_be_so():
+    model, samples = planted()
+
+    def coarse(score, values):
+        return values.sign()
+
+    found = compare(model, samples, methods=(coarse, "input_x_gradient"), metrics=("sparseness",))
+    assert [w.split()[0] for w in found.warnings if "few different values" in w] == ["coarse", "input_x_gradient"]
+
+
 def test_layer_reaches_only_the_methods_that_need_one():
     model, x = slow.pixel_model(), torch.randn(N, 2, 6, 5)
     found = compare(model, x, target=1, methods=("saliency", "grad_cam"), layer="0", metrics=("deletion",))

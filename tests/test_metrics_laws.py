@@ -79,6 +79,21 @@ def test_what_lies_in_padding_counts_for_nothing(name):
     torch.testing.assert_close(found[0], found[1], equal_nan=True)
 
 
+BOUNDS = {"0 to 1": (0, 1), "-1 to 1": (-1, 1), "0 or more": (0, float("inf")), "-1 or more": (-1, float("inf"))}
+
+
+@pytest.mark.parametrize("name", [n for n in METRICS if METRICS[n].range != "the output's"])
+def test_a_metric_keeps_to_the_range_that_its_row_states(name):
+    low, high = BOUNDS.get(METRICS[name].range, (0, torch.tensor(30.0).log().item()))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model, x = slow.pixel_model().eval(), torch.randn(N, 2, 6, 5)
+        samples = Samples(x, torch.randint(0, 3, (N,)), evidence=torch.rand(N, 6, 5) > 0.6)
+        found = one(METRICS[name](model, attribute(model, samples, method="integrated_gradients")))
+        assert (found >= low - 1e-9).all()
+        assert (found <= high + 1e-9).all()
+
+
 @pytest.mark.parametrize("name", [n for n in ALONE if METRICS[n].reads != "order"])
 def test_the_unit_of_a_map_does_not_count(name):
     model, attribution = pixels()
