@@ -138,7 +138,7 @@ class Views(nn.Module):
 
     def forward(self, x):
         if self.strided:
-            return torch.as_strided(x, (len(x), 3), (120, 1))
+            return torch.as_strided(x, (len(x), 3), (120, 1), 1)
         return self.conv(x).view(len(x), -1)
 
 
