@@ -101,10 +101,12 @@ def loss_spike(history: History) -> Iterator[Finding]:
     name, steps, values = _loss(history)
     if len(values) < 25:
         return
-    for i in range(max(len(values) - 12, 20), len(values)):
+    for i in range(max(len(values) - 32, 20), len(values)):  # a look may come that late
         recent = values[max(i - 50, 0) : i]
+        if not np.isfinite(values[i]) or values[i] <= 1.25 * recent.max():
+            continue
         limit = _usual_range(recent)
-        if values[i] > limit and np.isfinite(values[i]):
+        if values[i] > limit:
             first = _moved_first(history, int(steps[i]))
             message = f"the {name} jumped to {values[i]:.3g} from about {window(recent, 0):.3g}" + (
                 f"; first moved {first}" if first else ""
@@ -121,8 +123,9 @@ def _usual_range(recent: Column) -> float:
     middle = window(recent, 0)
     limit = max(middle + 10.0 * _spread(recent), 1.25 * middle, 1.25 * float(recent.max()))
     if (recent > 0).all():
-        even = float(np.exp(np.log(middle) + 6.0 * _spread(np.log(recent))))
-        limit = max(limit, min(even, 100.0 * float(recent.max())))
+        late = np.log(recent[-20:])  # over more steps the fall of the loss itself is most of the spread
+        even = float(np.exp(np.median(late) + 6.0 * _spread(late)))
+        limit = max(limit, min(even, 10.0 * float(recent.max())))
     return limit
 
 
