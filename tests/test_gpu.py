@@ -203,6 +203,7 @@ def test_autocast_values_keep_their_type_and_scaled_gradients_are_labelled(dtype
     torch.testing.assert_close(store["2"].grad, torch.full_like(store["2"].grad, 1024.0))
 
 
+@pytest.mark.filterwarnings("ignore")  # while it records graphs, torch warns of much
 def test_cuda_graphs_are_captured_eagerly_and_work_as_before_afterwards():
     model, x = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)).cuda(), torch.randn(4, 8, device="cuda")
     compiled = torch.compile(model, mode="reduce-overhead")

@@ -369,3 +369,14 @@ def test_the_intervals_follow_from_the_share_and_from_what_measuring_costs():
     assert plan.interval == 30  # 30 ms every 30 steps of 100 ms are 1 %
     assert plan.look_interval == 2  # and 2 ms every second step the other
     assert np.diff(due[3:]).tolist() == [30] * (len(due) - 4)
+
+
+def test_jumps_that_never_end_make_few_steps_due_and_what_is_not_finite_always_does():
+    plan = schedule(10)
+    due = 0
+    for step in range(1, 1001):
+        due += plan.due(step)
+        plan.alert(step)
+    assert 100 < due <= 200
+    plan.alert(1000, always=True)
+    assert all(plan.due(step) for step in range(1001, 1020))

@@ -9,6 +9,8 @@ Every: TypeAlias = int | str | Callable[[int], bool]
 
 _LONGEST = 1000  # steps between two measurements, however dear they are
 _SOON = 10  # steps until the second one, which tells what they cost
+_ALERT = 20  # steps that are due after a jump
+_REST = 10 * _ALERT  # from one jump to the next that counts: where gradients are small and noisy, jumps never end
 
 
 def schedule(every: Every) -> Schedule:
@@ -44,6 +46,7 @@ class Schedule:
         self.first: int | None = None
         self.last_due = 0
         self.alert_until = 0
+        self.alerted: int | None = None
         self.look_interval, self.last_look = 1, 0
         self._plain: float | None = None  # seconds of a step without its monitoring, smoothed
         self._cost: float | None = None  # seconds that measuring a step takes, smoothed
@@ -61,8 +64,10 @@ class Schedule:
         self.last_due = step if due else self.last_due
         return due
 
-    def alert(self, step: int, steps: int = 20) -> None:
-        self.alert_until = step + steps
+    def alert(self, step: int, *, always: bool = False) -> None:
+        """The next steps are due; after a mere jump not again before a rest, so that the cost stays near what was asked."""
+        if always or self.alerted is None or step - self.alerted >= _REST:
+            self.alerted, self.alert_until = step, step + _ALERT
 
     def looks(self, step: int) -> bool:
         """Is the norm of this step's gradient to be looked at, though the step is not measured?"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -214,7 +215,9 @@ class Session:
         """What every step is checked for; a jump, or what is no number, makes the next steps due."""
         self.book.watch([(step, "skipped", 1.0) if skipped else (step, "grad_norm", norm)])
         if not skipped and self.watch.jumped(norm) and self.measure.ranks is None:
-            self.schedule.alert(step)  # over several ranks, only step numbers may decide what is due
+            self.schedule.alert(
+                step, always=not math.isfinite(norm)
+            )  # over several ranks, only step numbers may decide what is due
 
     def _time_to_look(self) -> bool:
         """Rules look at every measured step, or at every tenth where each step is measured; at once when alarmed."""
