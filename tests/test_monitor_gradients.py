@@ -236,15 +236,20 @@ def test_updates_are_what_the_step_changed_and_state_is_the_optimizer_s():
     assert norm_of(monitor.history, 1, "param", "weight") == pytest.approx(before.norm().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("outer", [None, False, True])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_recomputation_by_checkpointing_is_not_a_second_forward(reentrant):
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch's, of nested regions
+def test_recomputation_by_checkpointing_is_not_a_second_forward(reentrant, outer):
     class Checkpointed(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner, self.head = mlp(), nn.Linear(3, 3)
 
         def forward(self, x):
-            return self.head(checkpoint(self.inner, x, use_reentrant=reentrant))
+            return self.head(self.region(x) if outer is None else checkpoint(self.region, x, use_reentrant=outer))
+
+        def region(self, x):
+            return checkpoint(self.inner, torch.sin(x), use_reentrant=reentrant)
 
     model = Checkpointed()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from inspector.hooks.attention_edit import AttentionEdit, forget_edited
 from inspector.hooks.eager import eager
 from inspector.hooks.frame import Frame
 from inspector.hooks.parameters import named_inputs
-from inspector.hooks.recompute import checkpointing
+from inspector.hooks.recompute import checkpointing, repeated
 from inspector.hooks.select import find, select
 from inspector.hooks.tap import mount
 from inspector.sites import Site
@@ -60,7 +61,8 @@ class _Editor:
         self.counts: dict[str, int] = {}
         self.depth = 0
         self.applied: set[Site] = set()
-        self.pending: set[str] = set()  # checkpointed calls that wait for their backward
+        self.regions: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # checkpointed, with what waits in them
+        self.pending: list[set[str]] = []  # edited calls of each outermost region, which wait for its backward
         self.seen: dict[str, int] = {}
         self.attending: set[AttentionEdit] = set()  # calls that run now with edited attention
 
@@ -75,6 +77,8 @@ class _Editor:
 
     def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame.scratch = self._index(frame)
+        if frame.scratch is None:
+            return None
         self._edit_attention(frame, (args, kwargs))
         wanted = [(site, change) for site, change in self._for(frame) if site.kind == "input"]
         if not wanted:
@@ -118,10 +122,10 @@ class _Editor:
 
     def check(self) -> None:
         """After the block: nothing that was asked for may have been skipped in silence."""
-        if self.pending:
+        if waiting := set().union(*self.pending):
             raise RuntimeError(
                 "edited calls were checkpointed and their backward has not run inside the block: "
-                f"{', '.join(sorted(self.pending))}; it would recompute them without the edit and give wrong gradients. "
+                f"{', '.join(sorted(waiting))}; it would recompute them without the edit and give wrong gradients. "
                 "Call backward inside the block"
             )
         for site, _ in self.changes:
@@ -130,8 +134,8 @@ class _Editor:
                     f"{site} was never edited: {site.path!r} ran {self.seen[site.path]} times in one run, counted from 0"
                 )
 
-    def _index(self, frame: Frame) -> int:
-        """The call's number within the outermost run of the model."""
+    def _index(self, frame: Frame) -> int | None:
+        """The call's number within the outermost run of the model; None where it repeats a call that was not edited."""
         if frame.again:
             return self._repeated(frame)
         if id(frame.module) == self.root:
@@ -143,7 +147,12 @@ class _Editor:
         self.seen[frame.path] = max(self.seen.get(frame.path, 0), index + 1)
         return index
 
-    def _repeated(self, frame: Frame) -> int:
+    def _repeated(self, frame: Frame) -> int | None:
+        waiting = [self.regions[region] for region in repeated() if region in self.regions]
+        if not waiting:  # made before the block, or by a call that no edit is for
+            return None
+        for paths in waiting:
+            paths.clear()
         if self.counts.get(frame.path, 0) > 1 and any(s.path == frame.path and s.call is not None for s, _ in self.changes):
             raise RuntimeError(
                 f"checkpointing recomputes {frame.path!r}, which ran several times, and which call this is cannot be known; "
@@ -152,6 +161,8 @@ class _Editor:
         return 0
 
     def _for(self, frame: Frame) -> list[tuple[Site, Change]]:
+        if frame.scratch is None:
+            return []
         return [(s, c) for s, c in self.changes if s.path == frame.path and s.call in (None, frame.scratch)]
 
     def _changed(self, value: Any, site: Site, change: Change, frame: Frame) -> Any:
@@ -162,10 +173,15 @@ class _Editor:
         return rebuild(value, lambda leaf, tensor: _replace(tensor, change, name) if leaf == target else tensor)
 
     def _note_checkpoint(self, frame: Frame) -> None:
-        if frame.again:
-            self.pending.discard(frame.path)
-        elif checkpointing():
-            self.pending.add(frame.path)
+        around = [] if frame.again else checkpointing()
+        if not around:
+            return
+        waiting = self.regions.get(around[-1])
+        if waiting is None:
+            waiting = set()
+            self.pending = [*filter(None, self.pending), waiting]
+        waiting.add(frame.path)
+        self.regions.update(dict.fromkeys(around, waiting))
 
 
 def _leaf_of(value: Any, site: Site, name: str) -> Leaf:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from inspector.hooks.frame import Frame
-from inspector.hooks.recompute import checkpointing
+from inspector.hooks.recompute import gradients_come_later, gradients_come_now
 from inspector.hooks.views import View
 from inspector.sites import Kind
 from inspector.tensors import Leaf, walk
@@ -23,6 +24,7 @@ from inspector.tensors import Leaf, walk
 See = Callable[["Frame", Kind, Leaf, Any], None]
 Arrive = Callable[[Tensor | None], None]
 Place = tuple[str, int, str, Leaf]  # path, call, kind, leaf
+_Waiting = dict[tuple[str, Kind], list[tuple[int, set[Leaf]]]]  # path, kind -> its calls, and their leaves without a graph
 
 OVERWRITTEN = (
     "view overwritten in place: its own gradient cannot be told from that of the tensor it is a view of; choose the "
@@ -43,18 +45,42 @@ class Gradients:
         self.unclear: set[str] = set()  # paths whose recomputed calls cannot be told apart
         self.overwritten: set[Place] = set()  # views whose own gradient is lost in that of what they are a view of
         self._views: list[tuple[View, Arrive]] = []
-        self._waiting: dict[str, list[int]] = {}  # calls without a graph until checkpointing repeats them
+        self._regions: WeakKeyDictionary[Any, _Waiting] = WeakKeyDictionary()  # reentrantly checkpointed, with what waits
+        self._unseen: dict[tuple[str, Kind], set[int]] = {}  # calls whose second pass has not come
         self._handles: list[Any] = []
         self._limit = 1024
 
     def watch(self, frame: Frame, value: Any, kind: Kind, see: See) -> None:
         """Send the gradient of every tensor in ``value`` to ``see`` whenever a backward pass computes it."""
-        if kind == "grad" and not torch.is_grad_enabled() and checkpointing():
-            self._waiting.setdefault(frame.path, []).append(frame.index)
+        if not torch.is_grad_enabled() and (region := gradients_come_later()) is not None:
+            self._wait(region, frame, value, kind)
+        self._watch(frame, [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad], kind, see)
+
+    def watch_again(self, frame: Frame, value: Any, kind: Kind, see: See) -> None:
+        """Reentrant checkpointing has no graph in its first pass: take the gradient in the one that makes the graph (the
+        second; where regions nest, the last). A region may run several backward passes, and calls from before the block."""
+        region = gradients_come_now() if torch.is_grad_enabled() else None
+        calls = self._regions.get(region, {}).get((frame.path, kind)) if region is not None else None
+        if not calls:
+            return
+        unseen, (index, missing) = self._unseen[frame.path, kind], calls[0]
+        if len(calls) > 1 or (index in unseen and len(unseen) > 1):
+            self.unclear.add(frame.path)
+            return
+        unseen.discard(index)
+        frame.index = index
+        found = [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad and leaf in missing]
+        self._watch(frame, found, kind, see)
+
+    def _wait(self, region: Any, frame: Frame, value: Any, kind: Kind) -> None:
+        """Note what has no graph yet; a tensor from outside the region has its own, and is watched like any other."""
+        missing = {leaf for leaf, tensor in _leaves(value) if not tensor.requires_grad}
+        self._regions.setdefault(region, {}).setdefault((frame.path, kind), []).append((frame.index, missing))
+        self._unseen.setdefault((frame.path, kind), set()).add(frame.index)
+
+    def _watch(self, frame: Frame, wanted: list[tuple[Leaf, Tensor]], kind: Kind, see: See) -> None:
         if self._views:
             self._follow()
-        tensors: Iterable[tuple[Leaf, Tensor]] = [((), value)] if isinstance(value, Tensor) else walk(value)
-        wanted = [(leaf, tensor) for leaf, tensor in tensors if tensor.requires_grad]
         for leaf, tensor in wanted:
             emit = partial(see, frame, kind, leaf)
             if tensor._is_view():
@@ -64,15 +90,6 @@ class Gradients:
                 self._hook(tensor, partial(self._arrive, emit))
         if len(self._handles) > self._limit:
             self._prune()
-
-    def watch_again(self, frame: Frame, output: Any, see: See) -> None:
-        """Reentrant checkpointing has no graph in its first pass: take the gradient in its second."""
-        waiting = self._waiting.get(frame.path, [])
-        if len(waiting) > 1:
-            self.unclear.add(frame.path)
-        elif waiting:
-            frame.index = waiting.pop()
-            self.watch(frame, output, "grad", see)
 
     def close(self) -> None:
         self.open = False
@@ -139,15 +156,19 @@ def why_no_gradient(tensor: Tensor) -> str | None:
         return "no graph: it was made in inference mode"
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return f"not differentiable: {str(tensor.dtype).removeprefix('torch.')}"
-    return "no graph: " + (
-        "nothing it depends on requires grad" if torch.is_grad_enabled() else "gradients were off (no_grad)"
-    )
+    if torch.is_grad_enabled():
+        return "no graph: nothing it depends on requires grad"
+    return None if gradients_come_later() is not None else "no graph: gradients were off (no_grad)"
+
+
+def _leaves(value: Any) -> Iterable[tuple[Leaf, Tensor]]:
+    return [((), value)] if isinstance(value, Tensor) else walk(value)
 
 
 def versions(values: Any) -> dict[int, int]:
     """Each tensor's version, by identity: a module that answers with its own input, unchanged, can be told."""
     found: dict[int, int] = {}
     for value in values:
-        for _, t in [((), value)] if isinstance(value, Tensor) else walk(value):
+        for _, t in _leaves(value):
             found[id(t)] = 0 if t.is_inference() else t._version
     return found

@@ -1,15 +1,28 @@
-"""Is this forward a recomputation by activation checkpointing? It repeats an earlier call and is no call of its own."""
+"""Is this forward a recomputation by activation checkpointing? It repeats an earlier call and is no call of its own.
+
+A checkpointed region is known by what torch keeps of it from its first pass to its recomputation: the ``ctx`` of the
+reentrant kind, the ``_CheckpointFrame`` of the other. Nested regions run several times in one backward.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 import torch.utils.checkpoint
 
 _FILE = torch.utils.checkpoint.__file__
+
+
+class Region(NamedTuple):
+    """A checkpointed region that runs now, for the first time or ``again``."""
+
+    key: Any
+    reentrant: bool
+    again: bool
 
 
 def recomputing() -> bool:
@@ -20,14 +33,48 @@ def recomputing() -> bool:
     return any(frame.f_code.co_name in ("unpack_hook", "backward", "recompute_fn") for frame in _frames())
 
 
-def checkpointing() -> bool:
-    """True inside checkpointing's first pass, if a backward will run its calls once more."""
+def checkpointing() -> list[Any]:
+    """The regions, innermost first, whose first pass this is and which a backward will run once more."""
+    return [region.key for region in regions() if not region.again]
+
+
+def repeated() -> list[Any]:
+    """The regions, innermost first, that a backward runs once more now."""
+    return [region.key for region in regions() if region.again]
+
+
+def gradients_come_later() -> Any:
+    """The outermost reentrant region around this call, whose first pass makes no graph; None where there is none."""
+    return next((r.key for r in reversed(list(regions())) if r.reentrant and not r.again), None)
+
+
+def gradients_come_now() -> Any:
+    """The outermost reentrant region around this call, if this pass makes the graph that backward follows: no reentrant
+    region inside of it makes its first pass, and no other recomputes, whose graph is thrown away."""
+    found = list(regions())
+    first = next((r for r in found if r.reentrant or r.again), None)
+    if first is None or not (first.reentrant and first.again):
+        return None
+    return [r.key for r in found if r.reentrant][-1]
+
+
+def regions() -> Iterator[Region]:
+    """The running regions that a backward repeats, innermost first."""
     for frame in _frames():
-        if frame.f_code.co_name == "forward":  # reentrant: gradients are off inside, whatever they were outside
-            return any(frame.f_locals["ctx"].needs_input_grad)
-        if frame.f_code.co_name == "checkpoint":
-            return torch.is_grad_enabled()
-    return False
+        name, local = frame.f_code.co_name, frame.f_locals
+        if name == "backward" and "ctx" in local:
+            yield Region(local["ctx"], True, True)
+        elif name == "unpack_hook" and "frame" in local:
+            yield Region(local["frame"], False, True)
+        elif name == "forward" and "ctx" in local and local["ctx"].next_functions:  # none where gradients were off outside
+            yield Region(local["ctx"], True, False)
+        elif "gen" in local and _saving():
+            yield Region(local["gen"].gi_frame.f_locals["new_frame"], False, False)
+
+
+def _saving() -> bool:
+    """Does a region of the other kind wait for a backward? Inside, gradients may be off again; it packs what is saved."""
+    return torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _frames() -> Iterator[FrameType]:

@@ -30,6 +30,8 @@ class Seeing:
         if self.grad:
             frame.given = versions((*args, *kwargs.values()))
         if frame.again:
+            if self.grad_input:
+                self.gradients.watch_again(frame, named_inputs(frame.module, args, kwargs), "grad_input", self.see)
             return
         inputs = named_inputs(frame.module, args, kwargs) if self.input or self.grad_input else None
         if self.begin is not None:
@@ -45,7 +47,7 @@ class Seeing:
     def leave(self, frame: Frame, output: Any) -> None:
         if frame.again:
             if self.grad and frame.raised is None:
-                self.gradients.watch_again(frame, output, self.see)
+                self.gradients.watch_again(frame, output, "grad", self.see)
             return
         found = {} if self.facets is None else _facets_of(self.facets, frame, output)
         if self.end is not None:

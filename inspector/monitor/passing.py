@@ -63,7 +63,7 @@ class Passing:
         """Evaluation is no training: gradients are off, or the mode is not the one that optimizers step in."""
         if self.trained_in_mode and not self.model.training:
             return False
-        return (torch.is_grad_enabled() or checkpointing()) and _functorch() is None
+        return (torch.is_grad_enabled() or bool(checkpointing())) and _functorch() is None
 
     def _enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Leaves in ``scratch`` where the inputs were measured; None if the call is none of a training step."""
@@ -97,7 +97,7 @@ class Passing:
         if self.outputs and not frame.again:
             self._outputs(frame, output)
         if self.grads and frame.again:
-            self.gradients.watch_again(frame, output, self._arrive)
+            self.gradients.watch_again(frame, output, "grad", self._arrive)
         elif self.grads:
             self.gradients.watch(frame, output, "grad", self._arrive)
 
