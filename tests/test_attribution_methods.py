@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 import warnings
 
 import pytest
@@ -674,20 +675,34 @@ def test_value_zeroing_at_a_softmax_compares_what_its_weights_mix():
     torch.testing.assert_close(answer.values, torch.stack(expected, 2)[:, 3].detach(), atol=1e-5, rtol=1e-4)
 
 
+REFUSED = {  # on the models trained on planted evidence, and why
+    ("temporal_saliency_rescaling", "patches"): "explains one input .batch, time, features.",
+    ("guided_backprop", "steps"): "this model has none, so it would be the plain gradient",
+    ("deconvolution", "steps"): "this model has none, so it would be the plain gradient",
+    ("lrp", "steps"): "no rule for LSTM",
+}
 ON_EVIDENCE = [n for n, row in METHODS.items() if row.explains != "layer" and not row.helped and not row.tokens]
+PLANTED = [(method, task) for method in ON_EVIDENCE for task in ("patches", "steps")]
+
+
+def planted(task):
+    return models.load(task), getattr(models.tasks, f"planted_{task}")().test[:8]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["patches", "steps"])
-@pytest.mark.parametrize("method", ON_EVIDENCE)
+@pytest.mark.parametrize(("method", "task"), [pair for pair in PLANTED if pair not in REFUSED])
 def test_every_method_finds_planted_evidence_better_than_chance(method, task):
-    model, samples = models.load(task), getattr(models.tasks, f"planted_{task}")().test[:8]
-    try:
-        heat = quietly(model, samples, method=method).heat.abs()
-    except ValueError:
-        pytest.skip("refused on this model, as the matrix says")
+    model, samples = planted(task)
+    heat = quietly(model, samples, method=method).heat.abs()
     found = (heat * samples.evidence).sum() / heat.sum()
     assert found > 1.5 * samples.evidence.float().mean()
+
+
+@pytest.mark.parametrize(("method", "task"), REFUSED)
+def test_what_is_refused_on_planted_evidence_says_why(method, task):
+    model, samples = planted(task)
+    with pytest.raises(ValueError, match=REFUSED[method, task]):
+        attribute(model, samples, method=method)
 
 
 def test_occlusion_windows_at_the_edges_are_those_of_captum():
@@ -698,3 +713,52 @@ def test_occlusion_windows_at_the_edges_are_those_of_captum():
         options = {"sliding_window_shapes": window, "strides": strides, "budget": budget}
         ours = attribute(model, x, target=1, method="occlusion", **options)
         torch.testing.assert_close(ours.values.float(), theirs)  # Captum answers in single precision
+
+
+def test_occlusion_of_single_numbers_takes_each_away():
+    answer = attribute(nn.Tanh(), torch.tensor([0.5, -2.0, 3.0]), method="occlusion")
+    torch.testing.assert_close(answer.values, torch.tanh(torch.tensor([0.5, -2.0, 3.0])))
+
+
+# superpixels
+
+
+class Redness(nn.Module):
+    def forward(self, x):
+        return torch.stack([torch.tanh(8 * (x[:, 0] - x[:, 1]).clamp(min=0).mean((1, 2))), x.mean((1, 2, 3))], 1)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    pytest.importorskip("skimage", reason='pip install "inspector[segments]" for superpixels')
+    from sklearn.datasets import load_sample_image
+
+    both = [torch.from_numpy(load_sample_image(name).copy()) for name in ("flower.jpg", "china.jpg")]
+    return F.interpolate(torch.stack([b[:427, :640] for b in both]).permute(0, 3, 1, 2) / 255, size=(48, 72), mode="area")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["feature_ablation", "kernel_shap", "lime", "shapley_value_sampling"])
+def test_superpixels_find_the_red_flower_as_one_image_alone_does(method, photographs):
+    options = {"method": method, "feature_mask": "superpixels", "target": 0}
+    heat = attribute(Redness(), photographs, **options).heat
+    red = photographs[0, 0] - photographs[0, 1] > 0.2
+    assert 0.1 < red.float().mean() < 0.3
+    assert heat[0][red].mean() > 5 * heat[0][~red].mean().abs()
+    alone = attribute(Redness(), photographs[:1], **options).heat[0]
+    assert F.cosine_similarity(heat[0].flatten(), alone.flatten(), dim=0) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"method": "kernel_shap", "n_samples": 80}, {"method": "shapley_value_sampling"}])
+def test_superpixels_sum_to_the_difference_though_images_have_different_ones(options, photographs):
+    model = Redness()
+    answer = attribute(model, photographs, target=0, feature_mask="superpixels", **options)
+    difference = model(photographs)[:, 0] - model(0 * photographs)[:, 0]
+    torch.testing.assert_close(answer.values.flatten(1).sum(1), difference, atol=1e-6, rtol=1e-4)
+
+
+def test_superpixels_name_what_to_install_where_scikit_image_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with pytest.raises(ImportError, match=r"inspector\[segments\]"):
+        attribute(Redness(), torch.rand(1, 3, 9, 9), target=0, method="kernel_shap", feature_mask="superpixels")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.attribution import explained
+from inspector.attribution.cannot_run import diagnosed
 from inspector.attribution.door import ask, check_layer, common_options, recorded, row_of
 from inspector.attribution.layers import at_one_layer, explain_inputs, kept_baselines
 from inspector.attribution.methods import Method
@@ -49,7 +50,7 @@ def attribute(
     options: the method's own, and seed (of its random draws), budget (bytes), axes (which axes of the values are positions),
     noise (a standard deviation: the method is averaged over noise_samples noisy copies; noise_form "square" or "variance").
     The model is explained in evaluation mode and left exactly as it was. Warns where a method that claims completeness is
-    off by more than 5 %.
+    off by more than 5 %. An error of the model's own on these inputs is raised again with what was given and what to do.
     """
     name, row = row_of(method)
     common = common_options(row, name, options)
@@ -113,7 +114,7 @@ def _explain(question: Question, asked: Asked) -> tuple[Any, Any, Tensor | None]
     row, layer, model = asked.row, asked.layer, question.model
     if question.sharing is not None:
         question.sharing.restart()
-    with untouched(model, seed=asked.common["seed"]):
+    with diagnosed(question), untouched(model, seed=asked.common["seed"]):
         if row.check is not None:
             row.check(model)
         if row.at_layer is not None and layer is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from torch.nn.parameter import is_lazy
 from inspector.attribution import explained
 from inspector.attribution.methods import Method, of_function
 from inspector.attribution.noise import FORMS
-from inspector.attribution.places import known
+from inspector.attribution.places import input_name, known
 from inspector.attribution.question import Noise, Question
 from inspector.attribution.table import METHODS
 from inspector.attribution.targets import Target
 from inspector.hooks.capture import _bytes
 from inspector.records.samples import as_samples
+from inspector.tensors import walk
 
 _COMMON: dict[str, Any] = {
     "seed": 0,
@@ -91,13 +93,22 @@ def _check_model(model: Any) -> None:
                 f"{name!r} was made under torch.inference_mode, which forbids gradients for ever; make the model outside of "
                 "it, or explain copy.deepcopy(model), made outside of it"
             )
-        if parameter.is_meta:
-            raise ValueError(f"{name!r} is on the meta device and holds no numbers, so there is nothing to explain")
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name!r} is on the meta device and holds no numbers, so there is nothing to explain; give it memory with "
+                "model.to_empty(device=...) and load its weights"
+            )
 
 
 def ask(model: nn.Module, inputs: Any, target: Any, common: Mapping[str, Any]) -> Question:
     _check_model(model)
     samples = as_samples(inputs, target)
+    for leaf, tensor in walk(samples.inputs):
+        if tensor.is_meta:
+            raise ValueError(
+                f"{input_name(leaf)} {tuple(tensor.shape)} is on the meta device and holds no numbers; make it on another"
+            )
     if not len(samples):
         raise ValueError("inputs hold no sample (batch of 0); give at least one")
     with torch.inference_mode(False):

@@ -46,15 +46,31 @@ class Features:
         here, there = self.question.weighed(both).chunk(2)
         return here, there
 
+    def only_present(self, worth: Tensor) -> Tensor:
+        """(batch, features) with nothing for segments that a sample does not have, where a regression leaves a residue; the
+        others share it, so that the sum stays."""
+        there = torch.zeros_like(worth, dtype=torch.bool)
+        for value, numbers in zip(self.question.values, self.numbers, strict=True):
+            there.scatter_(1, _by_sample(numbers, value).to(worth.device), True)
+        residue = worth.masked_fill(there, 0).sum(1, keepdim=True)
+        return (worth + residue / there.sum(1, keepdim=True)).masked_fill(~there, 0)
+
     def spread(self, worth: Tensor) -> Values:
         """(batch, features) as values."""
         return tuple(self._spread(worth, v, n) for v, n in zip(self.question.values, self.numbers, strict=True))
 
     def _spread(self, worth: Tensor, value: Tensor, numbers: Tensor) -> Tensor:
-        each_sample = numbers.expand(value.shape).reshape(len(value), -1).to(worth.device)
+        each_sample = _by_sample(numbers, value).to(worth.device)
         if self.shared:
-            worth = worth / torch.bincount(numbers.reshape(-1), minlength=self.count).clamp(min=1).to(worth)
+            ones = torch.ones_like(each_sample, dtype=worth.dtype)
+            elements = torch.zeros_like(worth).scatter_add(1, each_sample, ones)  # of each sample: its segments are its own
+            worth = worth / elements.clamp(min=1)
         return worth.gather(1, each_sample).reshape(value.shape).to(value.dtype)
+
+
+def _by_sample(numbers: Tensor, value: Tensor) -> Tensor:
+    """(batch, elements) the feature of each element."""
+    return numbers.expand(value.shape).reshape(len(value), -1)
 
 
 def features(question: Question, feature_mask: Any) -> Features:
@@ -113,7 +129,8 @@ def _superpixels(value: Tensor, slot: Slot) -> Tensor:
     try:
         from skimage.segmentation import slic
     except ImportError:
-        raise ImportError('superpixels need scikit-image: pip install scikit-image, or take feature_mask="grid"') from None
+        cure = 'pip install "inspector[segments]", or take feature_mask="grid"'
+        raise ImportError(f"superpixels need scikit-image: {cure}") from None
     images = value.detach().float().cpu().numpy()
     found = [torch.from_numpy(slic(i, n_segments=CELLS**2, channel_axis=0, start_label=0)) for i in images]
     return torch.stack(found)[:, None].expand(value.shape).to(value.device)

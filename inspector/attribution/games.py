@@ -74,6 +74,7 @@ def kernel_shap(question: Question, *, n_samples: int | None = None, feature_mas
             on, weight = _coalitions(cut.count, n_samples or 2 * cut.count + 256)
             gains = (cut.scores(on) - there).cpu().double()
             worth = _summing(on.double(), gains, (here - there).cpu().double(), weight.double()).to(here)
+            worth = cut.only_present(worth)
     return cut.spread(worth), worth.sum(1) - (here - there)
 
 

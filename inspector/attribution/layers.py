@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inspector.attribution import explained
+from inspector.attribution.cannot_run import diagnosed
 from inspector.attribution.door import ask, common_options, row_of
 from inspector.attribution.methods import Method, options_of
 from inspector.attribution.origin import origin
@@ -99,7 +100,7 @@ def _of_all_layers(
 ) -> dict[tuple[str, str], tuple[Seen, Tensor]]:
     if question.sharing is not None:
         question.sharing.restart()
-    with untouched(question.model, seed=seed):
+    with diagnosed(question), untouched(question.model, seed=seed):
         path = any(row.baselines for row in rows.values())
         explain_inputs(question, lenient=not path)
         if path:

@@ -10,10 +10,10 @@ from inspector.records import Cost
 
 
 class Ledger:
-    """Counts what an answer takes, pass by pass."""
+    """Counts what an answer takes, pass by pass. failed: the examples of the pass in which an error was raised, or 0."""
 
     def __init__(self) -> None:
-        self.forwards = self.backwards = self.examples = 0
+        self.forwards = self.backwards = self.examples = self.failed = 0
         self.since = time.perf_counter()
 
     def forward(self, examples: int) -> None:

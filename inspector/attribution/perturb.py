@@ -105,7 +105,8 @@ def _windows(value: Tensor, window: tuple[int, ...], steps: tuple[int, ...]) -> 
     for n, w, s, c in zip(value.shape[1:], window, steps, counts, strict=True):
         distance = torch.arange(n)[None] - s * torch.arange(c)[:, None]
         inside.append(((distance >= 0) & (distance < w)).to(value.device))
-    corners = torch.cartesian_prod(*[torch.arange(c) for c in counts]).reshape(-1, len(counts))
+    along = [torch.arange(c) for c in counts]
+    corners = torch.cartesian_prod(*along).reshape(-1, len(counts)) if counts else torch.zeros(1, 0)  # one number
 
     def make(start: int, n: int) -> Tensor:
         mask = torch.ones(n, *[1] * len(counts), dtype=torch.bool, device=value.device)

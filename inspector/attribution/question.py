@@ -176,7 +176,11 @@ class Question:
     def run(self, placed: Mapping[Leaf, Tensor], rows: Tensor) -> Any:
         """The model's answer for these rows of the inputs, with the explained tensors put in place."""
         self.ledger.forward(len(rows))
-        return tensors.run(self.model, expand(self.inputs, rows, self.size, placed))
+        try:
+            return tensors.run(self.model, expand(self.inputs, rows, self.size, placed))
+        except Exception:
+            self.ledger.failed = len(rows)
+            raise
 
     def answer(self, values: tuple[Tensor, ...], rows: Tensor) -> Any:
         """What the model answers (or holds at the target neuron) with the values in their places."""

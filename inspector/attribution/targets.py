@@ -28,6 +28,10 @@ class Neuron(NamedTuple):
     index: int | tuple[int, ...]  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a unit
 
 
+class NoBatchError(ValueError):
+    """The model's output is not one answer per sample."""
+
+
 class Target:
     """``target(output, rows) -> (n,)``; checked against the first output that it meets, before any backward pass."""
 
@@ -173,7 +177,7 @@ def _main(output: Any, n: int) -> Tensor:
     if not tensor.is_floating_point():
         raise TypeError(f"the model's output is {tensor.dtype}, which nothing can be attributed to; explain its scores")
     if tensor.dim() == 0 or tensor.shape[0] != n:
-        raise ValueError(f"the model's output is {shape_text(tensor)} for {n} samples; its first axis must be the batch")
+        raise NoBatchError(f"the model's output is {shape_text(tensor)} for {n} samples; its first axis must be the batch")
     return tensor
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from inspector.attribution.cannot_run import diagnosed
+from inspector.attribution.question import Question
+from inspector.attribution.targets import Target
 from inspector.attribution.untouched import untouched
 from inspector.hooks import Event, tap
 from inspector.records import Samples
 from inspector.sites import Site
-from inspector.tensors import run, walk
+from inspector.tensors import walk
 
 
 def last_with_positions(model: nn.Module, samples: Samples) -> str:
@@ -27,8 +30,9 @@ def last_with_positions(model: nn.Module, samples: Samples) -> str:
             leaf = tensors[0][0]
             found.append(event.site._replace(leaf=leaf))
 
-    with untouched(model), tap(model, "*", see):
-        run(model, samples.inputs)
+    question = Question(model, samples, samples.inputs, Target(lambda output: output, samples))
+    with diagnosed(question), untouched(model), tap(model, "*", see):
+        question.run({}, torch.arange(len(samples)))
     once = [site for site in found if sum(other.path == site.path for other in found) == 1]
     if not once:
         kind = "spatial" if image else "time"
