@@ -1,13 +1,15 @@
 """The tasks with known answers: their answers are right, and the published numbers come out again."""
 
+import re
+
 import pytest
 import torch
 
 from inspector import attribute
-from inspector.metrics.benchmark import Row, arma, gaussian, planted, states, table_of
+from inspector.metrics.benchmark import Row, __main__, arma, gaussian, planted, states, table_of
 from inspector.metrics.benchmark.arma import MIDDLE, SquareSum, judged, run, salience, series
 from inspector.metrics.benchmark.gaussian import FUNCTIONS, Additive, covariance, draw, shapley
-from inspector.metrics.benchmark.states import Size, _states
+from inspector.metrics.benchmark.states import Size, _at_end, _states, by_default, train
 from inspector.metrics.benchmark.states import draw as draw_states
 
 
@@ -118,6 +120,29 @@ def test_a_small_states_run_gives_every_number():
     rows = states(1, size=size, methods={"saliency": {}})
     assert [row.metric for row in rows] == ["AUP", "AUR", "AUROC", "AUPRC"]
     assert all(0 <= row.mean <= 1 for row in rows)
+
+
+def test_steps_before_the_last_are_taken_away_as_one_and_the_last_gets_the_same():
+    model, x, _ = train(Size(train=32, test=4, steps=12, hidden=8, epochs=1), 0)
+    mean = x.mean(0, keepdim=True)
+    cheap = by_default(x, mean)
+    single = {"method": "occlusion", "sliding_window_shapes": (1, 1), "strides": (1, 1)}
+    wanted = {"feature_ablation": single, "occlusion": single | {"baselines": mean.expand_as(x)}}
+    for label, options in wanted.items():
+        torch.testing.assert_close(_at_end(model, x, {"method": label} | cheap[label]), _at_end(model, x, options))
+
+
+@pytest.mark.filterwarnings("ignore:.*is off by")  # what is not trained is not smooth
+def test_a_benchmark_prints_its_seeds_and_a_spread_only_of_several(capsys, monkeypatch):
+    monkeypatch.setattr(__main__, "SMALL", Size(train=32, test=4, steps=12, hidden=8, epochs=1))
+    __main__.main(["states", "--seeds", "2", "--series", "3", "--ends", "2"])
+    several = capsys.readouterr().out
+    assert "states, seeds 0 to 1: mean +- standard deviation over 2 draws; train=32, test=3, steps=12" in several
+    assert [len(re.findall(r"AUROC +0\.\d+ \+- ", line)) for line in several.splitlines() if "AUROC" in line] == [1] * 6
+    __main__.main(["states", "--seeds", "1", "--series", "3", "--ends", "2"])
+    one = capsys.readouterr().out
+    assert "states, seed 0 alone, no spread" in one
+    assert [len(re.findall(r"AUROC +0\.\d+ +[0-9-]", line)) for line in one.splitlines() if "AUROC" in line] == [1] * 6
 
 
 def test_rows_print_ours_beside_the_published():

@@ -5,9 +5,10 @@ import warnings
 import pytest
 import slow_metrics as slow
 import torch
+from matplotlib.text import Text
 from torch import nn
 
-from inspector import Comparison, Samples, Scores, attribute, compare, models
+from inspector import Comparison, Samples, Scores, attribute, compare, describe, models, show
 from inspector.metrics import METRICS, Metric, score
 from inspector.records.resampling import bootstrap
 from inspector.sites import Site
@@ -65,7 +66,7 @@ def test_methods_find_the_planted_evidence_and_luck_does_not(whole):
     assert (whole.scores["integrated_gradients"]["auroc"] > 0.95).all()
     assert 0.2 < whole.scores["random"]["auroc"].mean() < 0.8
     assert whole.rank("auroc")["integrated_gradients"] == 1
-    assert not any("no better than the random control by auroc" in w for w in whole.warnings)
+    assert not any("no better than the random" in w and "auroc" in w for w in whole.warnings)
 
 
 def test_what_a_method_does_not_claim_is_not_scored(whole):
@@ -81,8 +82,23 @@ def test_a_method_no_better_than_luck_is_said_to_be_so():
         return torch.randn(values.shape, generator=torch.Generator().manual_seed(9))
 
     found = compare(model, samples, methods={"guess": luck, "true": "input_x_gradient"}, metrics=("auroc", "sensitivity_n"))
-    assert any(w.startswith("guess is no better than the random control by auroc") for w in found.warnings)
+    assert any(w.startswith("guess is no better than the random") and "auroc" in w for w in found.warnings)
     assert not any(w.startswith("true is no better than the random") for w in found.warnings)
+
+
+def test_controls_that_do_as_well_by_the_same_metrics_are_named_in_one_warning():
+    model, samples = planted()
+
+    def backwards(score, values):
+        return torch.where(samples.evidence[: len(values)], 0.0, 1.0 + torch.arange(8))
+
+    found = compare(model, samples, methods=[backwards, "input_x_gradient"], metrics=("deletion", "auroc"))
+    said = [w for w in found.warnings if "no better" in w]
+    assert said == ["backwards is no better than the random and input controls by deletion and auroc"]
+    assert f"! {said[0]}" in repr(found)
+    assert f"Careful: {said[0]}." in describe(found)
+    pictured = [text.get_text() for text in show(found).findobj(Text)]
+    assert sum(text.count("no better") for text in pictured) == 1
 
 
 def test_the_same_baseline_in_explainer_and_deletion_is_said():
@@ -100,8 +116,14 @@ def test_a_broken_claim_of_completeness_is_said():
     samples = planted()[1]
     one_step = {"coarse": {"method": "integrated_gradients", "n_steps": 2}}
     found = compare(model, samples, methods=one_step, metrics=("completeness",))
-    assert any(w.startswith("coarse claims to sum") or "off by" in w for w in found.warnings)
+    [said] = [w for w in found.warnings if "off by" in w]
     assert found.scores["coarse"]["completeness"].max() > 0.05
+    made = found.attributions["coarse"]
+    total, weight = made.values.sum(1), made.values.abs().sum(1)
+    scale = torch.stack([(total - made.delta).abs(), (total - made.delta).abs().mean().expand(N), weight / 10]).amax(0)
+    worst = (made.delta.abs() / scale).max()
+    assert said.startswith(f"coarse: integrated_gradients is off by {worst:.0%} in the worst sample: its values do not sum")
+    assert "as a share of that difference, of its mean over samples or of a tenth of the absolute values" in said
 
 
 def test_few_samples_and_flat_or_broken_maps_are_said():
@@ -443,6 +465,45 @@ def test_bad_questions_are_refused_before_any_work(changed, error, says):
     with pytest.raises(error, match=says):
         _asks(model=model, **changed)
     assert not ran
+
+
+def small_images():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    mask = torch.zeros(N, 6, 6, dtype=torch.bool)
+    mask[:, 1:3, 2:5] = True
+    return model, torch.randn(N, 3, 6, 6), mask
+
+
+def test_evidence_of_images_may_have_one_channel_and_is_then_the_same():
+    model, x, mask = small_images()
+    plain, channel = (Samples(x, torch.ones(N, dtype=torch.long), evidence=given) for given in (mask, mask[:, None]))
+    assert channel.evidence.shape == (N, 6, 6)
+    assert channel[:2].evidence.shape == (2, 6, 6)
+    methods = ("saliency", "grad_cam")
+    found, wanted = (compare(model, s, methods=methods, metrics=("auroc",), layer="0") for s in (channel, plain))
+    for label in wanted.labels:
+        torch.testing.assert_close(found.scores[label]["auroc"], wanted.scores[label]["auroc"])
+
+
+def test_evidence_of_images_with_channels_is_refused_before_any_work():
+    model, x, mask = small_images()
+    samples = Samples(x, torch.ones(N, dtype=torch.long), evidence=mask[:, None].expand(-1, 3, -1, -1))
+    made = attribute(model, samples, method="saliency")
+    ran = []
+    model.register_forward_hook(lambda *_: ran.append(1))
+    facts = "evidence 12x3x6x6 does not lie on the input 12x3x6x6; give one value per .*here 12x6x6, such as evidence.any"
+    with pytest.raises(ValueError, match=facts):
+        compare(model, samples, methods=("saliency",), metrics=("auroc",))
+    with pytest.raises(ValueError, match=facts):
+        score(model, [made], ["auroc"])
+    assert not ran
+
+
+@pytest.mark.parametrize(("metrics", "need"), [(("auroc",), "auroc needs"), (("auroc", "aup"), "auroc, aup need")])
+def test_metrics_that_lack_the_truth_say_so(metrics, need):
+    model, samples = planted()
+    with pytest.raises(ValueError, match=f"{need} to know the truth; give Samples"):
+        compare(model, Samples(samples.inputs, samples.target), methods=METHODS, metrics=metrics)
 
 
 def test_score_refuses_what_it_cannot_judge_before_any_work():

@@ -299,6 +299,19 @@ def test_disagreement_is_told_with_its_number():
     assert "The methods agree: " in describe(replace(record, agreement={"spearman": torch.ones(4, 4)}))
 
 
+def test_all_other_agreement_is_one_sentence_with_every_number():
+    record = made.images_compared()
+    names = ("spearman", "top_k", "sign", "overlap", "distance")
+    pairs = torch.tensor([[1, 0.8, 0.5, 9], [0.8, 1, 0.2, 9], [0.5, 0.2, 1, 9], [9, 9, 9, 1]])
+    paragraphs = describe(replace(record, agreement=dict.fromkeys(names, pairs))).splitlines()
+    least = "(least saliency and grad_cam@features.4: "
+    [told] = [p for p in paragraphs if "any two methods" in p]
+    assert told == (
+        f"On average any two methods share 50.0% of their strongest positions {least}20.0%), give the same sign to 50.0% of "
+        f"the positions {least}20.0%), agree by overlap 0.50 {least}0.20) and agree by distance 0.50 {least}0.20)."
+    )
+
+
 def test_warnings_of_the_record_are_passed_on():
     assert "Careful: grad_cam@features.4 uses the layer" in describe(made.images_compared())
 

@@ -50,7 +50,9 @@ def attribute(
     options: the method's own, and seed (of its random draws), budget (bytes), axes (which axes of the values are positions),
     noise (a standard deviation: the method is averaged over noise_samples noisy copies; noise_form "square" or "variance").
     The model is explained in evaluation mode and left exactly as it was. Warns where a method that claims completeness is
-    off by more than 5 %. An error of the model's own on these inputs is raised again with what was given and what to do.
+    off by more than 5 % in some sample, as a share of the difference of outputs (of its mean over samples, or of a tenth of
+    the absolute values, where these are larger). An error of the model's own on these inputs is raised again with what was
+    given and what to do.
     """
     name, row = row_of(method)
     common = common_options(row, name, options)
@@ -187,7 +189,8 @@ def _warn_incomplete(asked: Asked, attribution: Attribution) -> None:
     off = (delta.abs() / scale.clamp(min=1e-6)).max().item()
     if not off <= TOLERANCE:  # NaN too
         warnings.warn(
-            f"{attribution.method} is off by {off:.0%}: its values do not sum to the difference of the outputs "
-            f"(attribution.delta, per sample). {row.advice}".strip(),
+            f"{attribution.method} is off by {off:.0%} in the worst sample: its values do not sum to the difference of the "
+            "outputs (attribution.delta, as a share of that difference, of its mean over samples or of a tenth of the "
+            f"absolute values, whichever is largest). {row.advice}".strip(),
             stacklevel=3,
         )

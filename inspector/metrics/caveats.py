@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 
 import torch
@@ -15,7 +15,6 @@ from inspector.records import Attribution, Scores
 from inspector.records.comparison import members
 
 FEW = 10  # samples below which an interval says little
-BROKEN = 0.05  # completeness error above which the claim does not hold
 TIED = 0.5  # share of equal positions above which an order is mostly luck
 
 
@@ -31,7 +30,6 @@ def caveats(
     return [
         *_too_few(attributions),
         *_no_better(scores, list(methods), controls, rows),
-        *_incomplete(scores, methods),
         *_circular(model, methods, rows),
         *_unreadable(methods),
         *_unequal(scores, methods, rows),
@@ -46,16 +44,19 @@ def _too_few(attributions: Mapping[str, Attribution]) -> Iterator[str]:
 
 def _no_better(scores: Scores, methods: list[str], controls: list[str], rows: Mapping[str, Metric]) -> Iterator[str]:
     """Any metric by which luck does as well; of the other controls only those that do as well by every metric, because
-    one metric alone is fooled easily."""
+    one metric alone is fooled easily. One sentence names all the controls that do as well by the same metrics."""
     metrics = [name for name, row in rows.items() if row.kind in ("faithfulness", "evidence", "own") and row.better]
     for label in methods:
+        unbeaten: dict[tuple[str, ...], list[str]] = {}
         for control in controls:
             failed = [metric for metric in metrics if not _beats(scores, label, control, metric)]
             if failed and (control == controls[0] or failed == metrics):
-                yield f"{label} is no better than the {control} control by {_listed(failed)}"
+                unbeaten.setdefault(tuple(failed), []).append(control)
+        for failed_by, names in unbeaten.items():
+            yield f"{label} is no better than the {_listed(names)} control{'s'[: len(names) - 1]} by {_listed(failed_by)}"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -65,15 +66,6 @@ def _beats(scores: Scores, label: str, control: str, metric: str) -> bool:
     if difference.mean != difference.mean:
         return True
     return difference.low > 0 if scores.better(metric) == "high" else difference.high < 0
-
-
-def _incomplete(scores: Scores, methods: Mapping[str, Attribution]) -> Iterator[str]:
-    for label, attribution in methods.items():
-        if attribution.delta is None or "completeness" not in scores[label]:
-            continue
-        worst = scores[label]["completeness"].nan_to_num().max().item()
-        if worst > BROKEN:
-            yield f"{label} claims to sum to the difference of outputs but is off by up to {worst:.0%}"
 
 
 def _circular(model: nn.Module, methods: Mapping[str, Attribution], rows: Mapping[str, Metric]) -> Iterator[str]:

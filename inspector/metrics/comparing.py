@@ -167,7 +167,8 @@ def _check_method(model: nn.Module, asked: Mapping[str, Any]) -> None:
 def _check_evidence(samples: Samples, rows: Mapping[str, Metric]) -> None:
     missing = [name for name, row in rows.items() if row.needs == "evidence" and samples.evidence is None]
     if missing:
-        raise ValueError(f"{', '.join(missing)} need the truth; give Samples(inputs, evidence=mask), True where it lies")
+        need = f"{', '.join(missing)} need{'s' * (len(missing) == 1)} to know the truth"
+        raise ValueError(f"{need}; give Samples(inputs, evidence=mask), True where the evidence lies")
     check_evidence(samples)
 
 
@@ -197,7 +198,7 @@ def _explained(
                 raise
         made |= {label: replace(a, cost=a.cost._replace(peak_bytes=peak[0])) for label, a in found.items()}
         said += [_labelled(" and ".join(group), str(warning.message)) for warning in caught]
-    return {label: made[label] for label in explain}, said
+    return {label: made[label] for label in explain}, list(dict.fromkeys(said))
 
 
 def _labelled(label: str, message: str) -> str:

@@ -34,6 +34,9 @@ def score(
 
     metrics: names from METRICS, functions ``f(model, attribution) -> (batch,) or Curve``, or a mapping of labels to these
     or to ``dict(metric="deletion", baseline="blur")``. explain: per label how to ask a method of your own again.
+    Each attribution is judged by the output of its own target. Where targets differ, compare what has no unit of the output
+    (completeness, infidelity, auroc); deletion and insertion are then heights of different outputs, and their differences
+    say nothing of the methods.
     Raises ValueError before any work for an attribution of another model or input, or where evidence is missing.
     """
     named, rows, own = labelled(attributions), chosen(metrics), dict(explain or {})
@@ -121,13 +124,20 @@ def _same_inputs(label: str, attribution: Attribution, first: Attribution) -> No
 
 
 def check_evidence(samples: Samples) -> None:
-    """Raises ValueError where the mask does not lie on the positions of the only input."""
+    """Raises ValueError where the mask does not lie on the positions of the only input; channels are no positions."""
     tensors = [t for _, t in walk(samples.inputs) if t.dim() > 1 and t.dtype != torch.bool]
     mask = samples.evidence
-    if mask is not None and len(tensors) == 1 and axes_of(tensors[0], tuple(mask.shape[1:])) is None:
+    if mask is None or len(tensors) != 1:
+        return
+    [given] = tensors
+    channels = mask.dim() == given.dim() >= 4
+    if channels or axes_of(given, tuple(mask.shape[1:])) is None:
+        pixels = "x".join(map(str, (len(given), *given.shape[2:])))
         raise ValueError(
-            f"evidence {shape_text(mask)} does not lie on the input {shape_text(tensors[0])}; give one value per "
+            f"evidence {shape_text(mask)} does not lie on the input {shape_text(given)}; give one value per "
             "position: a pixel, a step, a token or a feature, without channels"
+            + f" (here {pixels}, such as evidence.any(1))"
+            * channels
         )
 
 

@@ -24,7 +24,8 @@ class Samples(Saved):
 
     inputs: a tensor, a tuple of tensors (by position) or a dict (by keyword), batch axis first.
     target: (batch,) class indices or values. evidence: bool, True where the true evidence lies, one value per
-    position. valid: bool (batch, time), False is padding. groups: one label per sample, or a dict of columns of them.
+    position: (batch, height, width) for images, of which (batch, 1, height, width) is kept as that. valid: bool (batch,
+    time), False is padding. groups: one label per sample, or a dict of columns of them.
     names: "classes" and "features" (one name each), "sensitive" (some of the features), "tokens" (a list per sample).
     Raises ValueError where a per-sample field has another length than the inputs.
     """
@@ -45,6 +46,13 @@ class Samples(Saved):
             mask = getattr(self, name)
             if mask is not None and mask.dtype != torch.bool:
                 raise ValueError(f"{name} must be a bool mask, not {mask.dtype}; write {name} > 0 or {name}.bool()")
+        if self.evidence is not None and self._has_one_channel(self.evidence):
+            object.__setattr__(self, "evidence", self.evidence[:, 0])
+
+    def _has_one_channel(self, mask: Tensor) -> bool:
+        """Whether a mask has the channel axis that images have, where positions have none."""
+        shapes = [tuple(t.shape[2:]) for _, t in walk(self.inputs) if t.dim() == mask.dim()]
+        return mask.dim() >= 4 and mask.shape[1] == 1 and tuple(mask.shape[2:]) in shapes
 
     def _lengths(self) -> list[tuple[str, int]]:
         fields = [(name, getattr(self, name)) for name in ("target", "evidence", "valid")]

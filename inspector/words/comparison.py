@@ -19,7 +19,7 @@ RANKED = ("spearman", "kendall", "pearson")
 def tell(c: Comparison, say: Say) -> list[str]:
     """Paragraphs: what was compared, one for each metric, agreement, cost, and the warnings of the record."""
     told = [" ".join(_metric(c, metric, say)) for metric in c.scores.metrics]
-    agreed = [text for name in c.agreement for text in _agreement(c, name, say)]
+    agreed = list(_agreements(c, say))
     warned = [say("comparison.warning", warning=ended(warning)) for warning in c.warnings]
     return [_what(c, say), *told, *agreed, *_cost(c, say), *warned]
 
@@ -81,21 +81,30 @@ def beats(c: Comparison, label: str, control: str, metric: str, better: str) -> 
     return bool(difference.low > 0 if better == "high" else difference.high < 0)
 
 
-def _agreement(c: Comparison, name: str, say: Say) -> Iterator[str]:
+def _agreements(c: Comparison, say: Say) -> Iterator[str]:
+    """A sentence for each correlation of ranks, and one for all other measures together."""
+    told = {name: text for name in c.agreement if (text := _agreement(c, name, say))}
+    yield from (text for name, text in told.items() if name in RANKED)
+    others = [text for name, text in told.items() if name not in RANKED]
+    if others:
+        yield say("comparison.others", others=say.listing(others, most=len(others)))
+
+
+def _agreement(c: Comparison, name: str, say: Say) -> str:
     at = [i for i, label in enumerate(c.labels) if label not in c.controls]
     matrix = c.agreement[name].detach().cpu().double()
     pairs = {(i, j): matrix[i, j].item() for i in at for j in at if i < j and not math.isnan(matrix[i, j].item())}
     if not pairs:
-        return
+        return ""
     mean, (first, second) = sum(pairs.values()) / len(pairs), min(pairs, key=lambda pair: pairs[pair])
     key = "agree" if mean >= AGREE else "partly" if mean >= PART else "disagree"
     if name not in RANKED:  # what 0.5 means is known of correlations only
-        key = name if name in ("top_k", "sign") else "overlap"
+        key = name if name in ("top_k", "sign") else "other"
     lowest = pairs[first, second]
     numbers = {"mean": f"{mean:.2f}", "lowest": f"{lowest:.2f}"}
     numbers |= {"share": say.percent(mean), "lowest_share": say.percent(lowest)}
     named = {"name": say.known(f"agreement.{name}") or name, "first": c.labels[first], "second": c.labels[second]}
-    yield say(f"comparison.{key}", **named, **numbers)
+    return say(f"comparison.{key}", **named, **numbers)
 
 
 def _cost(c: Comparison, say: Say) -> Iterator[str]:

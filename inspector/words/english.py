@@ -102,11 +102,10 @@ ENGLISH: Mapping[str, str] = {
     "comparison.disagree": "The methods disagree: {name} {mean} on average between any two (1 is the same ranking of the "
     "positions, 0 no relation), least between {first} and {second} ({lowest}); at most one of them can be right about the "
     "ranking.",
-    "comparison.top_k": "Any two methods share {share} of their strongest positions on average, least {first} and {second} "
-    "({lowest_share}).",
-    "comparison.sign": "Any two methods give the same sign to {share} of the positions on average, least {first} and "
-    "{second} ({lowest_share}).",
-    "comparison.overlap": "Other agreement: {name} {mean} on average, {lowest} between {first} and {second}.",
+    "comparison.others": "On average any two methods {others}.",
+    "comparison.top_k": "share {share} of their strongest positions (least {first} and {second}: {lowest_share})",
+    "comparison.sign": "give the same sign to {share} of the positions (least {first} and {second}: {lowest_share})",
+    "comparison.other": "agree by {name} {mean} (least {first} and {second}: {lowest})",
     "comparison.cost": "The cheapest is {cheap} ({cheap_cost}), the dearest {dear} ({dear_cost}).",
     "comparison.seconds": "{seconds} s",
     "comparison.few": "With so few samples the intervals are wide or empty: take more before choosing a method.",

@@ -16,20 +16,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", default=["arma", "gaussian", "planted"], choices=list(_RUN), help="which to run")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the data (and of the trained model)")
     parser.add_argument("--whole", action="store_true", help="the published size of the states task: hours on a CPU")
+    parser.add_argument("--series", type=int, help="of the states task: how many test series are explained")
+    parser.add_argument("--ends", type=int, help="of the states task: at how many of their steps")
     given = parser.parse_args(arguments)
+    chosen = {"test": given.series, "ends": given.ends}
+    size = (WHOLE if given.whole else SMALL)._replace(**{name: n for name, n in chosen.items() if n is not None})
     for name in given.names:
-        print(f"\n{name}, {given.seeds} seeds\n{_RUN[name](given.seeds, given.whole)}")
+        print(f"\n{_head(name, given.seeds, size)}\n{_RUN[name](given.seeds, size)}", flush=True)
 
 
-def _planted(seeds: int, whole: bool) -> str:
+def _head(name: str, seeds: int, size: Size) -> str:
+    """What was drawn; the planted tasks come with their trained models, so that there is one draw."""
+    if name == "planted":
+        return "planted, one draw: mean and interval over samples"
+    several = f"seeds 0 to {seeds - 1}: mean +- standard deviation over {seeds} draws"
+    sizes = ", ".join(f"{key}={value}" for key, value in size._asdict().items())
+    return f"{name}, {several if seeds > 1 else 'seed 0 alone, no spread'}" + f"; {sizes}" * (name == "states")
+
+
+def _planted(seeds: int, size: Size) -> str:
     return "\n\n".join(f"{name}\n{found}" for name, found in planted().items())
 
 
-_RUN: dict[str, Callable[[int, bool], str]] = {
-    "arma": lambda seeds, whole: table_of(arma(seeds)),
-    "gaussian": lambda seeds, whole: table_of(gaussian(seeds=seeds)),
+_RUN: dict[str, Callable[[int, Size], str]] = {
+    "arma": lambda seeds, size: table_of(arma(seeds)),
+    "gaussian": lambda seeds, size: table_of(gaussian(seeds=seeds)),
     "planted": _planted,
-    "states": lambda seeds, whole: table_of(states(seeds, size=WHOLE if whole else SMALL)),
+    "states": lambda seeds, size: table_of(states(seeds, size=size)),
 }
 
 if __name__ == "__main__":

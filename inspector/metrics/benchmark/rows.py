@@ -13,13 +13,13 @@ Published = Mapping[tuple[str, str, str], tuple[float, float | None]]  # (task, 
 
 
 class Row(NamedTuple):
-    """mean and spread (standard deviation over seeds) of ours; published mean and spread, None where not given."""
+    """mean and spread (standard deviation over seeds; None of one seed) of ours; published ones, None where not given."""
 
     task: str
     method: str
     metric: str
     mean: float
-    spread: float
+    spread: float | None
     published: float | None = None
     published_spread: float | None = None
 
@@ -28,7 +28,7 @@ class Row(NamedTuple):
         """Whether the two means are within two combined standard deviations; None where nothing was published."""
         if self.published is None:
             return None
-        return abs(self.mean - self.published) <= 2 * math.hypot(self.spread, self.published_spread or 0.0) + 5e-4
+        return abs(self.mean - self.published) <= 2 * math.hypot(self.spread or 0.0, self.published_spread or 0.0) + 5e-4
 
 
 def rows_of(found: Mapping[tuple[str, str, str], Sequence[float]], published: Published) -> list[Row]:
@@ -58,7 +58,7 @@ def _number(mean: float, spread: float | None) -> str:
     return f"{mean:.{places}f}" + ("" if spread is None else f" +- {spread:.{places}f}")
 
 
-def _spread(numbers: Sequence[float]) -> float:
+def _spread(numbers: Sequence[float]) -> float | None:
     if any(map(math.isnan, numbers)):
         return math.nan
-    return statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+    return statistics.stdev(numbers) if len(numbers) > 1 else None

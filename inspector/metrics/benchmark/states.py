@@ -22,7 +22,7 @@ PUBLISHED_NUMBERS = {
     "integrated_gradients": ((0.918, 0.017), (0.454, 0.010), (0.936, 0.018), (0.909, 0.022)),
     "deep_lift": ((0.920, 0.017), (0.454, None), (0.938, 0.017), (0.912, None)),
     "gradient_shap": ((0.849, 0.027), (0.414, None), (0.852, 0.024), (0.798, None)),
-    "feature_ablation": ((0.866, None), (0.393, None), (0.870, None), (0.817, None)),
+    "occlusion": ((0.866, None), (0.393, None), (0.870, None), (0.817, None)),
     "lime": ((0.932, None), (0.438, None), (0.937, None), (0.912, None)),
 }
 NAMES = ("AUP", "AUR", "AUROC", "AUPRC")
@@ -116,18 +116,39 @@ def states(
     methods: dict[str, dict[str, Any]] | None = None,
     tick: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
-    """AUP, AUR, AUROC and AUPRC over all explained entries, per seed, beside the published ones. The published size takes
-    hours on a CPU: give a smaller ``size``."""
-    asked = methods or {"integrated_gradients": {"n_steps": 30}, "saliency": {}, "feature_ablation": {}}
+    """AUP, AUR, AUROC and AUPRC over all explained entries, per seed, beside the published ones. methods: label -> options
+    of ``attribute``; None is ``by_default``. The published size takes hours on a CPU: give a smaller ``size``."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for seed in range(seeds):
         model, x, salient = train(size, seed, tick)
         ends = torch.linspace(1, size.steps, min(size.ends, size.steps)).round().long()
-        for label, options in asked.items():
-            maps = torch.stack([_at_end(model, x[:, :end], {"method": label} | options) for end in ends.tolist()], 1)
-            for metric, number in pooled(maps.abs(), salient[:, ends - 1]).items():
+        mean = draw(size.train, size.steps, torch.Generator().manual_seed(seed))[0].mean(0, keepdim=True)
+        maps: dict[str, list[Tensor]] = {}
+        for end in ends.tolist():
+            tick(f"seed {seed}, step {end}")
+            prefix = x[:, :end]
+            for label, options in (methods or by_default(prefix, mean[:, :end])).items():
+                maps.setdefault(label, []).append(_at_end(model, prefix, {"method": label} | options))
+        for label, steps in maps.items():
+            for metric, number in pooled(torch.stack(steps, 1).abs(), salient[:, ends - 1]).items():
                 found.setdefault(("states", label, metric), []).append(number)
     return rows_of(found, PUBLISHED)
+
+
+def by_default(prefix: Tensor, mean: Tensor) -> dict[str, dict[str, Any]]:
+    """Methods with their published options, for a prefix (series, time, 3) and the training mean (1, time, 3). Only the last
+    step is judged, so all that takes features away takes the earlier steps as one."""
+    last = {"feature_mask": F.pad(torch.arange(1, 4)[None], (0, 0, prefix.shape[1] - 1, 0))}
+    either = torch.cat([torch.zeros_like(prefix), prefix])
+    asked: dict[str, dict[str, Any]] = {
+        "integrated_gradients": {"n_steps": 30},
+        "deep_lift": {},
+        "gradient_shap": {"n_samples": 50, "stdevs": 1e-4, "baselines": either},
+        "feature_ablation": last,
+        "occlusion": {"method": "feature_ablation", "baselines": mean} | last,
+        "saliency": {},
+    }
+    return asked
 
 
 def pooled(maps: Tensor, salient: Tensor) -> dict[str, float]:
