@@ -371,7 +371,7 @@ def test_the_intervals_follow_from_the_share_and_from_what_measuring_costs():
     assert np.diff(due[3:]).tolist() == [30] * (len(due) - 4)
 
 
-def test_jumps_that_never_end_make_few_steps_due_and_what_is_not_finite_always_does():
+def test_jumps_that_never_end_make_few_steps_due_and_the_first_that_is_not_finite_always_does():
     plan = schedule(10)
     due = 0
     for step in range(1, 1001):
@@ -380,3 +380,35 @@ def test_jumps_that_never_end_make_few_steps_due_and_what_is_not_finite_always_d
     assert 100 < due <= 200
     plan.alert(1000, always=True)
     assert all(plan.due(step) for step in range(1001, 1020))
+
+
+def test_a_norm_that_stays_not_finite_makes_twenty_steps_due_until_it_was_finite_again():
+    plan = schedule(10)
+    for bad, extra in (
+        ({5}, 20),
+        (set(range(5, 400)), 20),
+        ({*range(5, 50), *range(80, 120)}, 40),
+        (set(range(5, 400, 2)), 20),
+    ):
+        plan, due = schedule(10), 0
+        for step in range(1, 401):
+            due += plan.due(step)
+            if step in bad:
+                plan.alert(step, always=True)
+            else:
+                plan.heard()
+        assert 41 < due <= 41 + extra
+
+
+def test_a_model_that_became_nan_is_measured_as_rarely_as_before():
+    model, x = nn.Linear(2, 1), torch.ones(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, every=50) as monitor:
+        for step in range(300):
+            if step == 60:
+                model.weight.data.fill_(float("nan"))
+            optimizer.zero_grad()
+            model(x).sum().backward()
+            optimizer.step()
+    assert len(monitor.history.stats.steps) < 30
+    assert [f.rule for f in monitor.findings] == ["nan"]

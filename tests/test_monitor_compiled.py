@@ -1,6 +1,8 @@
 """A compiled model stays compiled: the hooks are in its graph, and one that came too late says so."""
 
+import collections
 import copy
+import warnings
 
 import pytest
 import torch
@@ -191,3 +193,92 @@ def test_forwards_and_backwards_may_come_in_any_order():
     grads = monitor.history.stats.where(kind="grad", name="2")
     assert grads.where(statistic="n")["value"].tolist() == [20, 10, 20]
     assert grads.where(statistic="mean")["value"].tolist() == [1.5, 3.0, 4.5]
+
+
+class Log(nn.Module):
+    """A NaN is born here when its buffer turns negative, which the compiler does not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x):
+        return x + self.scale.log()
+
+
+class Loop(nn.Module):
+    """Declared in another order than it runs in, a cell that runs before and after the NaN, containers around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.cell = nn.Linear(4, 2), nn.Linear(4, 4)
+        self.block = nn.Sequential(nn.Linear(4, 4), Log(), nn.Tanh())
+
+    def forward(self, x):
+        return {"logits": self.last(self.cell(self.block(self.cell(x)))), "hidden": [x, None]}
+
+
+def train_loop(what, break_at):
+    torch.compiler.reset()
+    eager = Loop()
+    model = torch.compile(eager, fullgraph=True, backend="eager")
+    optimizer = torch.optim.SGD(eager.parameters(), lr=0.0)
+    with Monitor(model, every=1, what=what) as monitor:
+        for step in range(1, 5):
+            if step == break_at:
+                eager.block[1].scale.fill_(-1.0)
+            optimizer.zero_grad()
+            model(torch.randn(3, 4))["logits"].sum().backward()
+            optimizer.step()
+    return monitor
+
+
+@pytest.mark.parametrize("what", [("output", "param_grad"), ("output", "grad", "param_grad")])
+def test_the_module_that_made_a_nan_in_a_compiled_model_is_named_by_execution_order(what):
+    (finding,) = train_loop(what, break_at=3).findings
+    assert (finding.rule, finding.name, finding.step) == ("nan", "block.1", 3)
+    assert "by execution order: born there, or between block.0 and it" in finding.message
+    assert "gradient" not in finding.message
+
+
+def test_a_nan_of_a_compiled_backward_is_named_where_it_came_first():
+    torch.compiler.reset()
+    eager = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model = torch.compile(eager, fullgraph=True, backend="aot_eager")
+    optimizer = torch.optim.SGD(eager.parameters(), lr=0.0)
+    eager[1].weight.data.zero_()
+    eager[1].bias.data.zero_()
+    with Monitor(model, every=1, what=("output", "grad", "param_grad")) as monitor:
+        model(torch.randn(3, 4)).sum().sqrt().backward()  # of zero: an infinite gradient
+        optimizer.step()
+    (finding,) = monitor.findings
+    assert (finding.rule, finding.name) == ("nan", "")
+    assert "gradient of the output of the model has NaN or Inf, the first by execution order" in finding.message
+
+
+def test_rows_of_a_compiled_model_are_in_execution_order_and_nested_outputs_have_their_names():
+    stats = train_loop(("output", "grad"), break_at=9).history.stats
+    outputs = ["cell", "block.0", "block.1", "block.2", "block", "last", "[logits]", "[hidden][0]"]
+    assert stats.where(kind="output").unique("name") == outputs
+    assert stats.where(kind="grad").unique("name")[:2] == ["[logits]", "last"]
+
+
+class Many(nn.Module):
+    def forward(self, x):
+        return collections.OrderedDict(many=[x + i for i in range(6)], odd=collections.UserDict(x=x))
+
+
+@pytest.mark.parametrize("what", ["output", ("output", "grad")])
+def test_what_is_not_measured_of_a_compiled_model_is_listed_once(what):
+    torch.compiler.reset()
+    eager = nn.Sequential(nn.Linear(4, 4), Many())
+    model = torch.compile(eager, backend="eager")
+    optimizer = torch.optim.SGD(eager.parameters(), lr=0.0)
+    with warnings.catch_warnings(record=True) as warned, Monitor(model, every=1, what=what) as monitor:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            model(torch.randn(3, 4))["many"][0].sum().backward()
+            optimizer.step()
+    (told,) = warned
+    assert "not measured while the model is compiled: 1" in str(told.message)
+    assert {f"1[many][{i}]" for i in range(4)} <= set(monitor.history.stats.where(kind="output").unique("name"))

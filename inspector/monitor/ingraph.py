@@ -3,7 +3,8 @@ to one buffer.
 
 They are on from before the first compiled run to the end (a hook added later never fires), and add up in the buffer,
 which is emptied at each step. Python state would break the graph, so every row is laid out beforehand. Tensor hooks do
-not trace; a function that answers with what it is given, and writes in its backward, does.
+not trace; a function that answers with what it is given, and writes in its backward, does. Inputs are not looked at; a
+clock in the buffer tells in which order modules ended, and which was the first whose output was not finite.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +21,23 @@ from torch import Tensor, nn
 from inspector.monitor.arrival import Array, Arrival
 from inspector.monitor.measure import Measure
 from inspector.monitor.table import Entry
+from inspector.tensors import Leaf, format_leaf
 
-_LEAVES = 4  # rows for each module: its output if that is a tensor, or the first tensors of a tuple
-_EMPTY = (0.0, 0.0, 0.0, float("inf"), float("-inf"))  # n, sum, sum of squares, smallest, largest
+_LEAVES = 4  # rows for each module: the first tensors of its output
+_INF = float("inf")
+_EMPTY = (0.0, 0.0, 0.0, _INF, -_INF, _INF, _INF, 0.0, 0.0)
+_N, _FIRST, _BAD, _LEAF, _MISSED = 0, 5, 6, 7, 8  # after n: sum, its square, smallest, largest, ticks, numbers of leaves
+_NOTHING = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    torch.Size,
+    torch.dtype,
+    torch.device,
+)  # in an output, these have nothing to measure
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -54,6 +69,13 @@ def hook_guards() -> Iterator[None]:
         config.skip_nnmodule_hook_guards = before
 
 
+class Buffer(NamedTuple):
+    """Where hooks write: rows of sums, and a clock that each write moves on."""
+
+    rows: Tensor
+    clock: Tensor
+
+
 class InGraph:
     """The buffers and the hooks that write into them: one for outputs, one for their gradients. They are two because a
     compiled backward writes back the whole of what it changes, as it was when the forward had ended."""
@@ -65,9 +87,10 @@ class InGraph:
         self.kinds = [kind for kind in ("output", "grad") if kind in kinds]
         self.half = len(chosen) * _LEAVES  # the rows of outputs; those of gradients follow
         device = next((p.device for m in chosen.values() for p in m.parameters()), torch.device("cpu"))
-        self.empty = torch.tensor(_EMPTY, device=device).expand(self.half, len(_EMPTY)).contiguous()
-        self.outputs, self.grads = self.empty.clone(), self.empty.clone()
+        self.empty = torch.tensor(_EMPTY, device=device).repeat(self.half, 1)
+        self.outputs, self.grads = (Buffer(self.empty.clone(), torch.zeros((), device=device)) for _ in range(2))
         self.checked = False
+        self.missed: set[str] = set()
 
     def hooks(self) -> dict[str, Callable[[nn.Module, Any, Any], Any]]:
         outputs = self.outputs if "output" in self.kinds else None
@@ -77,31 +100,48 @@ class InGraph:
         return {path: eager(hook) if path in self.outside else hook for path, hook in hooks.items()}
 
     def begin_step(self) -> None:
-        self.outputs.copy_(self.empty)
-        self.grads.copy_(self.empty)
+        self.outputs.rows.copy_(self.empty)
+        self.grads.rows.copy_(self.empty)
+        self.outputs.clock.zero_()
+        self.grads.clock.zero_()
 
     def flush(self) -> GraphTicket:
-        return GraphTicket(self, Arrival(torch.cat([self.outputs, self.grads])))
+        return GraphTicket(self, Arrival(torch.cat([self.outputs.rows, self.grads.rows])))
 
-    def entries(self, n: Array) -> list[Entry]:
-        """The rows that something was written to; gradients from the last module to the first, as backward goes."""
+    def entries(self, numbers: Array) -> list[Entry]:
+        """The rows that something was written to, in the order in which it first was."""
+        n = numbers[:, _N]
         if not self.checked and not n.any():
             warnings.warn(_TOO_LATE, RuntimeWarning, stacklevel=2)
         self.checked = True
+        self._tell_missed(numbers[::_LEAVES, _MISSED])
         written = np.flatnonzero(n)
-        slots = [*written[written < self.half].tolist(), *written[written >= self.half][::-1].tolist()]
-        return [(self._row(slot), slot, int(n[slot]), False) for slot in slots]
+        order = np.lexsort((numbers[written, _FIRST], written >= self.half))
+        return [(self._row(slot, numbers), slot, int(n[slot]), False) for slot in written[order].tolist()]
 
-    def _row(self, slot: int) -> int:
+    def _row(self, slot: int, numbers: Array) -> int:
         kind, at = ("output", slot) if slot < self.half else ("grad", slot - self.half)
-        leaf = at % _LEAVES
-        name = list(self.chosen)[at // _LEAVES] + (f"[{leaf - 1}]" if leaf else "")
-        return self.measure.row(kind, name)
+        return self.measure.row(kind, self._name(at // _LEAVES, int(numbers[slot, _LEAF])))
+
+    def _name(self, module: int, leaf: int) -> str:
+        return list(self.chosen)[module] + format_leaf(_LEAF_OF[leaf])
+
+    def _tell_missed(self, leaves: Array) -> None:
+        names = {self._name(i % len(self.chosen), int(leaves[i]) - 1) for i in np.flatnonzero(leaves).tolist()}
+        if names - self.missed:
+            told = ", ".join(sorted(name or "the model" for name in names - self.missed))
+            warnings.warn(_NOT_MEASURED.format(told, _LEAVES), RuntimeWarning, stacklevel=2)
+            self.missed |= names
 
 
 _TOO_LATE = (
     "the model was compiled before the monitor was attached, so its hooks never fire, and outputs and their gradients are "
     "not measured; start the monitor before the first compiled run, or call torch.compiler.reset() after starting it"
+)
+
+_NOT_MEASURED = (
+    "these outputs, or their gradients, are not measured while the model is compiled: {}; measured are the first {} tensors "
+    "that a module returns in tuples, lists, named tuples and dicts (of other kinds of dict the outputs only)"
 )
 
 
@@ -122,7 +162,7 @@ class GraphTicket:
     @property
     def entries(self) -> list[Entry]:
         if self._entries is None:
-            self._entries = self.graph.entries(self.arrival.numpy()[:, 0])
+            self._entries = self.graph.entries(self.arrival.numpy())
         return self._entries
 
     def numpy(self) -> Array:
@@ -131,34 +171,95 @@ class GraphTicket:
         numbers[numbers[:, 4] == 0, :4] = 0.0  # rows that nothing was written to are not infinite
         return numbers
 
+    def births(self) -> dict[int, float]:
+        """Rows that are not finite; 0.5 marks the one that was so first, in the order of execution."""
+        ticks = self.arrival.numpy()[:, _BAD]
+        for kind in ("output", "grad"):
+            bad = {row: ticks[slot] for row, slot, _, _ in self.entries if ticks[slot] < _INF}
+            bad = {row: tick for row, tick in bad.items() if self.graph.measure.rows[row][0] == kind}
+            if bad:
+                first = min(bad, key=lambda row: bad[row])
+                return {row: 0.5 * (row == first) for row in bad}
+        return {}
 
-def _hook(outputs: Tensor | None, grads: Tensor | None, first: int) -> Callable[[nn.Module, Any, Any], Any]:
-    def seen(value: Any, leaf: int) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
-            return value
-        if outputs is not None:
-            _add(outputs, first + leaf, value)
-        return value if grads is None or not value.requires_grad else _watched(value, grads, first + leaf)
+
+_LEAF_OF: list[Leaf] = [()]  # the number of a leaf -> where in an output it is
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator,unused-ignore]  # untyped in torch
+def _number(leaf: Leaf) -> int:
+    """Called while the compiler traces. The same for all models of a process, because they may share the code."""
+    if leaf not in _LEAF_OF:
+        _LEAF_OF.append(leaf)
+    return _LEAF_OF.index(leaf)
+
+
+class Into(NamedTuple):
+    """Where one module writes: its rows begin at ``first``."""
+
+    outputs: Buffer | None
+    grads: Buffer | None
+    first: int
+
+
+def _hook(outputs: Buffer | None, grads: Buffer | None, first: int) -> Callable[[nn.Module, Any, Any], Any]:
+    into = Into(outputs, grads, first)
 
     def after(module: nn.Module, args: Any, output: Any) -> Any:
         if not torch.is_grad_enabled():
             return None
-        if isinstance(output, Tensor):
-            return seen(output, 0)
-        if type(output) in (tuple, list):
-            parts = [seen(part, 1 + i) for i, part in enumerate(output[: _LEAVES - 1])]
-            return None if grads is None else type(output)([*parts, *output[_LEAVES - 1 :]])
-        return None
+        watched = _seen(output, (), [], into)
+        return None if grads is None else watched
 
     return after
 
 
-def _watched(value: Tensor, grads: Tensor, row: int) -> Tensor:
+def _seen(value: Any, leaf: Leaf, taken: list[Leaf], into: Into) -> Any:
+    """Measures a value; rebuilds it around its tensors where their gradients are watched."""
+    if isinstance(value, Tensor):
+        return _measured(value, leaf, taken, into)
+    alone = into.grads is None
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = [_seen(getattr(value, key), (*leaf, key), taken, into) for key in value._fields]
+        return value if alone else type(value)(*parts)
+    if type(value) in (tuple, list):
+        parts = [_seen(part, (*leaf, i), taken, into) for i, part in enumerate(value)]
+        return value if alone else type(value)(parts)
+    if isinstance(value, dict):
+        items = {key: _seen(part, (*leaf, key), taken, into) for key, part in value.items()}
+        if type(value) is dict or alone:
+            return value if alone else items
+        _missed(leaf, into)  # its gradients: what else such a class keeps is not known, so it is not made anew
+    elif not isinstance(value, _NOTHING):
+        _missed(leaf, into)
+    return value
+
+
+def _measured(value: Tensor, leaf: Leaf, taken: list[Leaf], into: Into) -> Tensor:
+    if not value.is_floating_point() or value.numel() == 0:
+        return value
+    if len(taken) == _LEAVES:
+        _missed(leaf, into)
+        return value
+    row, number = into.first + len(taken), _number(leaf)
+    taken.append(leaf)
+    if into.outputs is not None:
+        _add(into.outputs, row, value, number)
+    return value if into.grads is None or not value.requires_grad else _watched(value, into.grads, row, number)
+
+
+def _missed(leaf: Leaf, into: Into) -> None:
+    for buffer in (into.outputs, into.grads):
+        if buffer is not None:
+            buffer.rows[into.first, _MISSED].fill_(_number(leaf) + 1.0)
+
+
+def _watched(value: Tensor, grads: Buffer, row: int, leaf: int) -> Tensor:
     """The same value, whose gradient is added to a row when it comes. What runs eagerly keeps its own tensor."""
     if torch.compiler.is_compiling():
-        watched: Tensor = _Watched.apply(value, grads, row)
+        watched: Tensor = _Watched.apply(value, *grads, row, leaf)
         return watched
-    value.register_hook(lambda grad: _add(grads, row, grad))  # type: ignore[no-untyped-call]  # untyped in torch
+    value.register_hook(lambda grad: _add(grads, row, grad, leaf))  # type: ignore[no-untyped-call]  # untyped in torch
     return value
 
 
@@ -166,20 +267,24 @@ class _Watched(torch.autograd.Function):
     """The identity. A clone, which the compiler drops: a view could not be written to in place by the next module."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, buffer: Tensor, row: int) -> Tensor:
-        ctx.buffer, ctx.row = buffer, row
+    def forward(ctx: Any, value: Tensor, rows: Tensor, clock: Tensor, row: int, leaf: int) -> Tensor:
+        ctx.rows, ctx.clock, ctx.row, ctx.leaf = rows, clock, row, leaf
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        _add(ctx.buffer, ctx.row, grad)
-        return grad, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        _add(Buffer(ctx.rows, ctx.clock), ctx.row, grad, ctx.leaf)
+        return grad, None, None, None, None
 
 
-def _add(buffer: Tensor, row: int, value: Tensor) -> None:
-    x = value.detach().float()
+def _add(buffer: Buffer, row: int, value: Tensor, leaf: int) -> None:
+    """Chosen by column and not stacked: so the compiler makes one loop of it, and not one for each column."""
+    x, old, tick = value.detach().float(), buffer.rows[row, :_MISSED], buffer.clock.add_(1.0)
     low, high = torch.aminmax(x)
-    old = buffer[row]
-    n = torch.full_like(low, x.numel())
-    new = [old[0] + n, old[1] + x.sum(), old[2] + (x * x).sum(), torch.minimum(old[3], low), torch.maximum(old[4], high)]
-    buffer[row].copy_(torch.stack(new))
+    bad = torch.where(torch.isfinite(low) & torch.isfinite(high), _INF, tick)
+    sums = (old + x.numel(), old + x.sum(), old + (x * x).sum())
+    column, new = torch.arange(_MISSED, device=old.device), torch.full_like(old, leaf)
+    ends = (torch.minimum(old, low), torch.maximum(old, high), torch.minimum(old, tick), torch.minimum(old, bad))
+    for i, numbers in enumerate((*sums, *ends)):
+        new = torch.where(column == i, numbers, new)
+    buffer.rows[row, :_MISSED].copy_(new)

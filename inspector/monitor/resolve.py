@@ -214,6 +214,9 @@ def _births(step: Step, measure: Measure) -> dict[int, float]:
         given = any(bad[place.table.device][place.slot] for place in call.inputs)
         for row in broken:
             births[row] = max(births.get(row, 0.0), float(not given))
+    graph = step.tickets.get("graph")
+    if graph is not None:
+        return {row: value for row, value in graph.births().items() if measure.rows[row][0] not in step.dropped}
     if not births and "grad" not in step.dropped:
         births |= _backward_birth(step, measure, bad)
     return births

@@ -47,6 +47,7 @@ class Schedule:
         self.last_due = 0
         self.alert_until = 0
         self.alerted: int | None = None
+        self.calm = _ALERT  # norms in a row that were finite
         self.look_interval, self.last_look = 1, 0
         self._plain: float | None = None  # seconds of a step without its monitoring, smoothed
         self._cost: float | None = None  # seconds that measuring a step takes, smoothed
@@ -65,9 +66,21 @@ class Schedule:
         return due
 
     def alert(self, step: int, *, always: bool = False) -> None:
-        """The next steps are due; after a mere jump not again before a rest, so that the cost stays near what was asked."""
-        if always or self.alerted is None or step - self.alerted >= _REST:
+        """The next steps are due; after a mere jump not again before a rest, so that the cost stays near what was asked.
+
+        always: the norm is not finite. The first such steps tell where that began, and those after them nothing new: they
+        make no step due until as many norms in a row were finite.
+        """
+        if always:
+            renewed, self.calm = self.calm >= _ALERT, 0
+        else:
+            renewed = self.alerted is None or step - self.alerted >= _REST
+        if renewed:
             self.alerted, self.alert_until = step, step + _ALERT
+
+    def heard(self) -> None:
+        """The norm of a step's gradient was finite."""
+        self.calm += 1
 
     def looks(self, step: int) -> bool:
         """Is the norm of this step's gradient to be looked at, though the step is not measured?"""

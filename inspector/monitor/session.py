@@ -214,10 +214,13 @@ class Session:
     def _note(self, step: int, norm: float, skipped: bool) -> None:
         """What every step is checked for; a jump, or what is no number, makes the next steps due."""
         self.book.watch([(step, "skipped", 1.0) if skipped else (step, "grad_norm", norm)])
-        if not skipped and self.watch.jumped(norm) and self.measure.ranks is None:
-            self.schedule.alert(
-                step, always=not math.isfinite(norm)
-            )  # over several ranks, only step numbers may decide what is due
+        if skipped:
+            return
+        finite, jumped = math.isfinite(norm), self.watch.jumped(norm)
+        if finite:
+            self.schedule.heard()
+        if jumped and self.measure.ranks is None:  # over several ranks, only step numbers may decide what is due
+            self.schedule.alert(step, always=not finite)
 
     def _time_to_look(self) -> bool:
         """Rules look at every measured step, or at every tenth where each step is measured; at once when alarmed."""

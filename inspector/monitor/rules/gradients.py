@@ -79,7 +79,8 @@ def _across_depth(history: History, *, grows: bool) -> Iterator[Finding]:
 def _vanished(held: list[Held]) -> Finding:
     name, since, value = min(held, key=lambda h: h.value)
     others = f" (and {len(held) - 1} more)" if len(held) > 1 else ""
-    message = f"the gradient of {name}{others} is {value:.1e} of that of a layer nearer to the loss: it does not learn"
+    share = f"{value:.1e} of" if value else "exactly zero, unlike"
+    message = f"the gradient of {name}{others} is {share} that of a layer nearer to the loss: it does not learn"
     advice = "Use a non-saturating activation, normalisation, residual connections, or a larger initial scale."
     return Finding("vanishing", name, since, value, 1e-5, message, advice, _DEPTH.format("VanishingGradient"))
 
@@ -89,6 +90,8 @@ def _grown(held: list[Held], grid: Grid, size: Column) -> Finding:
     last = max(held, key=lambda h: grid.names.index(h.name))
     name, times = grid.names[int(size[:, -1].argmax())], 1.0 / max(min(h.value for h in held), 1e-30)
     message = f"gradients grow {times:.1e}-fold on their way back from {last.name} to {name}"
+    if not last.value:
+        message = f"the gradient of {last.name} is exactly zero, unlike that of {name}, which is further from the loss"
     advice = "Start from smaller weights, normalise, or clip the gradient norm."
     return Finding("exploding", name, last.since, times, 1e5, message, advice, _DEPTH.format("ExplodingTensor"))
 

@@ -22,9 +22,10 @@ def nan(history: History) -> Iterator[Finding]:
         yield missed
         return
     for kind in ("output", "grad"):
-        born = [name for name, value in _at(history, kind, "born", step) if value == 1.0]
-        if born:
-            yield _finding(history, kind, born[0], step)
+        born = dict(_at(history, kind, "born", step))
+        if any(born.values()):
+            name = max(born, key=lambda n: born[n])  # 1: its inputs were finite; 0.5: the first in execution order
+            yield _finding(history, kind, name, step, by_order=born[name] < 1.0)
             return
     yield _unborn(history, step)
 
@@ -70,11 +71,13 @@ def _missed(history: History, step: int) -> Finding | None:
     return Finding("nan", "", step, 1.0, 0.0, message, "Run again with every=1, which names the module.", _SOURCE)
 
 
-def _finding(history: History, kind: str, name: str, step: int) -> Finding:
+def _finding(history: History, kind: str, name: str, step: int, *, by_order: bool) -> Finding:
     bad_parameters = [p for p in _bad(history, "param", step) if p.rpartition(".")[0] == name]
     what = "output" if kind == "output" else "gradient of the output"
     where = f"the {what} of {name or 'the model'} has NaN or Inf"
-    if kind == "output":
+    if by_order:
+        where += _by_order(history, kind, name, step)
+    elif kind == "output":
         where += " though its inputs are finite"
     if bad_parameters:
         where += f"; its parameter {bad_parameters[0]} is not finite either"
@@ -83,6 +86,15 @@ def _finding(history: History, kind: str, name: str, step: int) -> Finding:
         "Look for a division, log, sqrt or exp there, for a too high learning rate, or for a range that fp16 cannot hold."
     )
     return Finding("nan", name, step, float(len(_bad(history, kind, step))), 0.0, where + before, advice, _SOURCE)
+
+
+def _by_order(history: History, kind: str, name: str, step: int) -> str:
+    """In a compiled model inputs are not looked at: what came before in the step was finite, and that is all."""
+    ran = [other for other, _ in _at(history, kind, "absmax", step)]
+    place = ran.index(name)
+    if place:
+        return f", the first by execution order: born there, or between {ran[place - 1] or 'the model'} and it"
+    return ", the first by execution order: born there, or before it" + (" (in the data)" if kind == "output" else "")
 
 
 def _before(history: History, kind: str, name: str, step: int) -> str:
@@ -110,13 +122,7 @@ def _too_large(history: History, step: int) -> Finding:
 
 def _unborn(history: History, step: int) -> Finding:
     """Something is not finite, and no measured call made it out of finite inputs."""
-    if _bad(history, "output", step) and not _at(history, "output", "born", step):
-        name = _bad(history, "output", step)[0]
-        message = (
-            f"outputs have NaN or Inf, among them {name or 'the model'}'s; which came first is not known in a compiled model"
-        )
-        advice = "Run this step eagerly (torch.compiler.set_stance('force_eager')), which names the module."
-    elif _bad(history, "output", step):
+    if _bad(history, "output", step):
         message, name = "the model's inputs (or a buffer) already hold NaN or Inf", _bad(history, "output", step)[0]
         advice = "Check the data of this step."
     elif not any(_bad(history, kind, step) for kind in _KINDS):

@@ -25,11 +25,13 @@ def update_ratio(history: History) -> Iterator[Finding]:
         message = f"a step changes {name}{_more(high)} by {100 * value:.0f} % of its size"
         yield Finding("update_ratio", name, since, value, limit, message, "Lower the learning rate.", _CS231N)
     settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
-    reached = set(history.stats.grid("param_grad", "n").names) or weights(history)
-    low = list(lasting(settled, settled.values < 1e-6, 3, weights(history) & reached))
+    mixing = weights(history)
+    reached = set(history.stats.grid("param_grad", "n").names) or mixing
+    low = list(lasting(settled, settled.values < 1e-6, 3, mixing & reached))
     if low:
         name, since, value = min(low, key=lambda held: held.value)
-        message = f"each step changes {name}{_more(low)} by only {value:.1e} of its size"
+        change = f"by only {value:.1e} of its size" if value else "not at all"
+        message = f"each step changes {name}{_more(low)} {change}"
         advice = "Raise the learning rate (or its schedule's end), or check that gradients reach it."
         yield Finding("update_ratio", name, since, value, 1e-6, message, advice, _CS231N)
 
