@@ -195,6 +195,26 @@ def test_forwards_and_backwards_may_come_in_any_order():
     assert grads.where(statistic="mean")["value"].tolist() == [1.5, 3.0, 4.5]
 
 
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+
+    def forward(self, x):
+        h = self.first(x)
+        return {"used": h * 2, "unused": h * 3}
+
+
+def test_an_output_that_no_gradient_reaches_does_no_harm_to_a_compiled_model():
+    torch.compiler.reset()
+    model = torch.compile(Both(), fullgraph=True, backend="aot_eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Monitor(model, every=1, what=("output", "grad")) as monitor:
+        model(torch.randn(3, 4))["used"].sum().backward()
+        optimizer.step()
+    assert monitor.history.stats.where(kind="grad").unique("name") == ["[used]", "first"]
+
+
 class Log(nn.Module):
     """A NaN is born here when its buffer turns negative, which the compiler does not see."""
 

@@ -259,7 +259,12 @@ def _watched(value: Tensor, grads: Buffer, row: int, leaf: int) -> Tensor:
     if torch.compiler.is_compiling():
         watched: Tensor = _Watched.apply(value, *grads, row, leaf)
         return watched
-    value.register_hook(lambda grad: _add(grads, row, grad, leaf))  # type: ignore[no-untyped-call]  # untyped in torch
+
+    def arrived(grad: Tensor | None) -> None:
+        if grad is not None:  # none reached this one of the outputs of a compiled part
+            _add(grads, row, grad, leaf)
+
+    value.register_hook(arrived)  # type: ignore[no-untyped-call]  # untyped in torch
     return value
 
 
