@@ -190,3 +190,14 @@ def test_a_share_of_the_step_time_is_kept_by_measuring_less_often():
         ours, total = ours + spent, total + 0.010 + spent
     assert 0.015 < ours / total < 0.022
     assert 20 < due < 120
+
+
+def test_numbers_at_the_end_of_float32_do_not_end_the_monitor():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight.fill_(3e37)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Monitor(model, every=1, what=("output", "param_grad", "update")) as monitor:
+        (model(torch.ones(1, 4)) * 1e-38).sum().backward()
+        optimizer.step()
+    assert {"dormant", "dead"} <= set(monitor.history.stats.where(name="1").unique("statistic"))

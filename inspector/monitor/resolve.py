@@ -60,6 +60,7 @@ class _Rows:
         return np.concatenate(at), np.concatenate(values)
 
 
+@np.errstate(all="ignore")  # sums of what explodes are infinite, and that is the answer
 def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
     """Statistics of a step; series that are new are declared in ``memory``."""
     found = _Rows(memory, measure.rows)
