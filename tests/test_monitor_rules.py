@@ -235,6 +235,13 @@ def test_a_plateau_makes_a_small_jump_a_spike_and_one_hard_sample_near_zero_does
     assert len(list(RULES["loss_spike"](history({"loss": [*near_zero, 1e4]})))) == 1
 
 
+def test_what_is_exactly_zero_is_said_so():
+    for sizes, rule, name in (([0.0, 1.0], "vanishing", "0.weight"), ([1.0, 0.0], "exploding", "2.weight")):
+        rows = grid("param_grad", "absmax", [[size] * 4 for size in sizes], ["0.weight", "2.weight"])
+        (found,) = RULES[rule](history(rows=rows, parameters={"0.weight": [4, 4], "2.weight": [4, 4]}))
+        assert f"the gradient of {name} is exactly zero" in found.message
+
+
 def test_a_norm_that_overflows_while_each_gradient_is_finite_is_said_so():
     rows = grid("param_grad", "absmax", [[1.0, 1e20], [1.0, 1e25]], ["0.weight", "2.weight"])
     (found,) = RULES["nan"](history(watch={"grad_norm": [1.0, float("inf")]}, rows=rows))
