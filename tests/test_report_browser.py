@@ -55,7 +55,8 @@ def visit(chromium):
 
 def training():
     steps, names = np.arange(0, 40, 2), ["blocks.0", EVIL, "out"]
-    rows = [(s, "grad", n, "rms", 10.0 ** -(i + 1) * (s + 1)) for s in steps for i, n in enumerate(names)]
+    backward = list(enumerate(names))[::-1]  # as gradients arrive
+    rows = [(s, "grad", n, "rms", 10.0 ** -(i + 1) * (s + 1)) for s in steps for i, n in backward]
     columns = dict(zip(Stats.COLUMNS, zip(*rows, strict=True), strict=True))
     columns["value"] = [float("nan") if (s, n) == (38, "out") else v for s, _, n, _, v in rows]
     finding = Finding("nan", "out", 38, 1.0, 0.0, f"not a number {EVIL}")
