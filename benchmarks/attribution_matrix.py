@@ -56,10 +56,11 @@ class Recommender(nn.Module):
 
 
 class Case:
-    """A model, a batch, the class to explain, and the layer for methods that need one."""
+    """A model, a batch, the class to explain, the layer for methods that need one, and the one that attends if another."""
 
-    def __init__(self, model: nn.Module, inputs: Any, layer: str, target: Any = 1) -> None:
+    def __init__(self, model: nn.Module, inputs: Any, layer: str, target: Any = 1, attends: str | None = None) -> None:
         self.model, self.inputs, self.layer, self.target = model.eval(), inputs, layer, target
+        self.attends = attends or layer
 
 
 def cases() -> dict[str, Callable[[], Case]]:
@@ -71,8 +72,10 @@ def cases() -> dict[str, Callable[[], Case]]:
     return {
         "CNN": lambda: Case(models.CNN(), torch.randn(2, 1, 28, 28), "blocks"),
         "LSTM": lambda: Case(models.LSTMClassifier(), torch.randn(2, 28, 28), "lstm:output[0]"),
-        "attention": lambda: Case(models.AttentionClassifier(), torch.randn(2, 28, 28), "lstm:output[0]"),
-        "tokens": lambda: Case(models.AttentionClassifier(vocabulary=30), torch.randint(1, 30, (2, 12)), "project"),
+        "attention": lambda: Case(models.AttentionClassifier(), torch.randn(2, 28, 28), "lstm:output[0]", attends="softmax"),
+        "tokens": lambda: Case(
+            models.AttentionClassifier(vocabulary=30), torch.randint(1, 30, (2, 12)), "project", attends="softmax"
+        ),
         "resnet18": lambda: Case(resnet18(), torch.randn(2, 3, 64, 64), "layer4"),
         "vision transformer": lambda: Case(vit(), torch.randn(2, 3, 64, 64), "encoder.layers.encoder_layer_1"),
         "encoder": lambda: Case(Encoder(), torch.randn(2, 7, 16), "encoder.layers.1"),
@@ -96,7 +99,8 @@ def cell(case: Case, method: str) -> str:
     row = METHODS[method]
     options = {"n_samples": 10} if "n_samples" in row.options else {}
     options |= perturbed(case, method)
-    layer = case.layer if row.explains == "layer" or row.helped else None
+    place = case.attends if row.needs == "attention" else case.layer
+    layer = place if row.explains == "layer" or row.helped else None
     try:
         answer = attribute(case.model, case.inputs, target=case.target, method=method, layer=layer, **options)
     except (ValueError, LookupError) as error:
