@@ -80,8 +80,9 @@ class AttentionEdit(Placed):
                 raise LookupError(f"{self.name}{format_leaf(leaf)} is not there: the call has {there}")
 
     def take_out(self) -> Any:
-        if self in _local.running:
-            _local.running.remove(self)
+        if self not in _local.running:  # ended, or of another thread, whose modes are its own
+            return None
+        _local.running.remove(self)
         return super().take_out()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -5,25 +5,23 @@ An edit comes before other people's hooks and before every capture, so they all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
 from inspector.hooks.attention_edit import AttentionEdit, forget_edited
 from inspector.hooks.eager import eager
 from inspector.hooks.frame import Frame
 from inspector.hooks.parameters import named_inputs
-from inspector.hooks.recompute import checkpointing, repeated
+from inspector.hooks.reads import Reads
+from inspector.hooks.replace import Change, fitted, replaced
+from inspector.hooks.replay import Replays
 from inspector.hooks.select import find, select
 from inspector.hooks.tap import mount
 from inspector.sites import Site
-from inspector.tensors import Inputs, Leaf, Placeholder, format_leaf, only_tensor, pick, rebuild, shape_text
-
-Change = Tensor | Callable[[Tensor], Tensor]
 
 
 @contextmanager
@@ -33,8 +31,9 @@ def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[Non
     changes: site -> a tensor (broadcast to the value's shape), or a function of the tensor. A site without a call
     changes every call; calls are counted within each outermost run of the model. Kinds: output, input, and attention
     (weights before dropout, on the graph; the attention is then computed from what they are changed to, unfused).
+    Checkpointed calls are edited again when a backward recomputes them, also after the block.
     Raises LookupError for an unknown module or leaf, ValueError for another shape, RuntimeError where a named call never
-    came, or where an edited call was checkpointed and its backward has not run when the block ends.
+    came, or where a backward after the block recomputes a change that reads a name which has been set anew.
 
     >>> from torch import nn, ones
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -61,8 +60,9 @@ class _Editor:
         self.counts: dict[str, int] = {}
         self.depth = 0
         self.applied: set[Site] = set()
-        self.regions: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # checkpointed, with what waits in them
-        self.pending: list[set[str]] = []  # edited calls of each outermost region, which wait for its backward
+        self.paths = {site.path for site, _ in self.changes}
+        self.replays = Replays()  # of checkpointed calls
+        self.read: list[tuple[Site, Reads]] | None = None  # by the changes, when the block ended
         self.seen: dict[str, int] = {}
         self.attending: set[AttentionEdit] = set()  # calls that run now with edited attention
 
@@ -75,17 +75,18 @@ class _Editor:
         self.modules[path] = module
         return site._replace(path=path)
 
-    def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        frame.scratch = self._index(frame)
-        if frame.scratch is None:
+    def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any], only: Any = None) -> Any:
+        frame.scratch = self._index(frame, only)
+        if frame.path not in self.paths or frame.scratch is None:
             return None
+        self.replays.note(frame.path, frame.scratch, self._again)
         self._edit_attention(frame, (args, kwargs))
         wanted = [(site, change) for site, change in self._for(frame) if site.kind == "input"]
         if not wanted:
             return None
         inputs = named_inputs(frame.module, args, kwargs)
         for site, change in wanted:
-            inputs = self._changed(inputs, site, change, frame)
+            inputs = self._changed(inputs, site, change)
         values = list(inputs.values())
         return tuple(values[: len(args)]), dict(list(inputs.items())[len(args) :])
 
@@ -99,7 +100,7 @@ class _Editor:
         if frame.raised is not None or not wanted:
             return None
         for site, change in wanted:
-            output = self._changed(output, site, change, frame)
+            output = self._changed(output, site, change)
         return output
 
     def _edit_attention(self, frame: Frame, inputs: Any) -> None:
@@ -108,36 +109,57 @@ class _Editor:
         if not wanted:
             return
         self.applied.update(site for site, _ in wanted)
-        self._note_checkpoint(frame)
-        changes = [(site.leaf, partial(_replace, change=change, name=name)) for site, change in wanted]
+        changes = [(site.leaf, partial(fitted, change=change, name=name)) for site, change in wanted]
         frame.facets = AttentionEdit(name, frame.module, changes)
         frame.facets.begin(inputs)
         self.attending.add(frame.facets)
 
     def close(self) -> None:
         """Also where an interrupt ended calls without their end."""
-        for attention in self.attending:
+        if self.replays:
+            self.read = [(site, Reads(change)) for site, change in self.changes]
+        self._let_go()
+
+    def _let_go(self, but: Iterable[AttentionEdit] = ()) -> None:
+        for attention in self.attending.difference(but):
             attention.take_out()
         forget_edited()
 
+    @contextmanager
+    def _again(self, region: Any) -> Iterator[None]:
+        """Around a recomputation; while the block is open its own hooks do it."""
+        if self.read is None:
+            yield
+            return
+        self._refuse_other_changes()
+        attending = set(self.attending)
+        enter = partial(self.enter, only=region)
+        with eager(), mount(self.modules, enter=enter, leave=self.leave, last=False, numbers=True):
+            try:
+                yield
+            finally:
+                self._let_go(but=attending)
+
+    def _refuse_other_changes(self) -> None:
+        for site, reads in self.read or ():
+            if other := reads.set_anew():
+                raise RuntimeError(
+                    f"checkpointing recomputes the edit at {site} after its block, and what that reads has been set anew "
+                    f"since: {', '.join(other)}. Call backward inside the block, or give the edit a value that stays"
+                )
+
     def check(self) -> None:
         """After the block: nothing that was asked for may have been skipped in silence."""
-        if waiting := set().union(*self.pending):
-            raise RuntimeError(
-                "edited calls were checkpointed and their backward has not run inside the block: "
-                f"{', '.join(sorted(waiting))}; it would recompute them without the edit and give wrong gradients. "
-                "Call backward inside the block"
-            )
         for site, _ in self.changes:
             if site.call is not None and site not in self.applied and self.seen.get(site.path):
                 raise RuntimeError(
                     f"{site} was never edited: {site.path!r} ran {self.seen[site.path]} times in one run, counted from 0"
                 )
 
-    def _index(self, frame: Frame) -> int | None:
+    def _index(self, frame: Frame, only: Any) -> int | None:
         """The call's number within the outermost run of the model; None where it repeats a call that was not edited."""
-        if frame.again:
-            return self._repeated(frame)
+        if frame.again or only is not None:
+            return self.replays.index(frame.path, only) if frame.path in self.paths else None
         if id(frame.module) == self.root:
             if not self.depth:
                 self.counts.clear()
@@ -147,72 +169,11 @@ class _Editor:
         self.seen[frame.path] = max(self.seen.get(frame.path, 0), index + 1)
         return index
 
-    def _repeated(self, frame: Frame) -> int | None:
-        waiting = [self.regions[region] for region in repeated() if region in self.regions]
-        if not waiting:  # made before the block, or by a call that no edit is for
-            return None
-        for paths in waiting:
-            paths.clear()
-        if self.counts.get(frame.path, 0) > 1 and any(s.path == frame.path and s.call is not None for s, _ in self.changes):
-            raise RuntimeError(
-                f"checkpointing recomputes {frame.path!r}, which ran several times, and which call this is cannot be known; "
-                f"edit every call ({frame.path!r} without @) or switch checkpointing off"
-            )
-        return 0
-
     def _for(self, frame: Frame) -> list[tuple[Site, Change]]:
         if frame.scratch is None:
             return []
         return [(s, c) for s, c in self.changes if s.path == frame.path and s.call in (None, frame.scratch)]
 
-    def _changed(self, value: Any, site: Site, change: Change, frame: Frame) -> Any:
-        name = f"{frame.path or '(model)'}:{site.kind}"
+    def _changed(self, value: Any, site: Site, change: Change) -> Any:
         self.applied.add(site)
-        self._note_checkpoint(frame)
-        target = _leaf_of(value, site, name)
-        return rebuild(value, lambda leaf, tensor: _replace(tensor, change, name) if leaf == target else tensor)
-
-    def _note_checkpoint(self, frame: Frame) -> None:
-        around = [] if frame.again else checkpointing()
-        if not around:
-            return
-        waiting = self.regions.get(around[-1])
-        if waiting is None:
-            waiting = set()
-            self.pending = [*filter(None, self.pending), waiting]
-        waiting.add(frame.path)
-        self.regions.update(dict.fromkeys(around, waiting))
-
-
-def _leaf_of(value: Any, site: Site, name: str) -> Leaf:
-    """The leaf in the value's own keys: a position among named inputs becomes a name."""
-    part = pick(value, site.leaf)
-    tensor = only_tensor(part, f"{name}{format_leaf(site.leaf)}")
-    found: list[Leaf] = []
-    rebuild(value, lambda leaf, t: found.append(leaf) if t is tensor and _under(leaf, site.leaf, value) else None)
-    return found[0]
-
-
-def _under(leaf: Leaf, wanted: Leaf, value: Any) -> bool:
-    """Tell apart two leaves that hold the same tensor."""
-    if isinstance(value, Inputs) and wanted and isinstance(wanted[0], int):
-        wanted = (list(value)[wanted[0]], *wanted[1:])
-    return leaf[: len(wanted)] == wanted
-
-
-def _replace(tensor: Tensor, change: Change, name: str) -> Tensor:
-    new: Any = change if isinstance(change, Tensor) else change(tensor)
-    if isinstance(new, Placeholder):
-        new = new.read()
-    if not isinstance(new, Tensor):
-        raise TypeError(f"the edit at {name} answered with {type(new).__name__}; it must answer with a tensor")
-    if new.shape != tensor.shape:
-        try:
-            new = new.expand(tensor.shape)
-        except RuntimeError:
-            raise ValueError(
-                f"the edit at {name} has shape {shape_text(new)}, the value there has {shape_text(tensor)}; "
-                "give one that broadcasts"
-            ) from None
-    fitted: Tensor = new.to(device=tensor.device, dtype=tensor.dtype)
-    return fitted
+        return replaced(value, site, change, f"{site.path or '(model)'}:{site.kind}")

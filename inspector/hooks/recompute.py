@@ -33,14 +33,14 @@ def recomputing() -> bool:
     return any(frame.f_code.co_name in ("unpack_hook", "backward", "recompute_fn") for frame in _frames())
 
 
-def checkpointing() -> list[Any]:
+def checkpointing() -> list[Region]:
     """The regions, innermost first, whose first pass this is and which a backward will run once more."""
-    return [region.key for region in regions() if not region.again]
+    return [region for region in regions() if not region.again]
 
 
-def repeated() -> list[Any]:
-    """The regions, innermost first, that a backward runs once more now."""
-    return [region.key for region in regions() if region.again]
+def repeated() -> Any:
+    """The innermost region that a backward runs once more now; None where there is none."""
+    return next((region.key for region in regions() if region.again), None)
 
 
 def gradients_come_later() -> Any:
