@@ -4,6 +4,7 @@ import itertools
 import math
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from inspector import METHODS, Samples, attribute, attribute_layers, models
+from inspector.attribution.features import Features
 
 
 def quietly(*args, **options):
@@ -718,6 +720,39 @@ def test_occlusion_windows_at_the_edges_are_those_of_captum():
 def test_occlusion_of_single_numbers_takes_each_away():
     answer = attribute(nn.Tanh(), torch.tensor([0.5, -2.0, 3.0]), method="occlusion")
     torch.testing.assert_close(answer.values, torch.tanh(torch.tensor([0.5, -2.0, 3.0])))
+
+
+class Together(nn.Module):
+    """The product of the first two elements, and the sum of the others."""
+
+    def forward(self, x):
+        return torch.stack([x[:, 0] * x[:, 1] + x[:, 2:].sum(1), x.sum(1)], 1)
+
+
+@pytest.mark.parametrize("method", ["lime", "kernel_shap"])
+def test_segments_that_a_sample_does_not_have_are_no_part_of_its_regression(method):
+    """The first sample has two segments, the second thirty-two: the first is explained as it is alone."""
+    x = torch.ones(2, 32).double()
+    mask = torch.stack([(torch.arange(32) > 0).long(), torch.arange(32)])
+    options = {"method": method, "target": 0, "n_samples": 20_000}
+    alone = attribute(Together(), x[:1], feature_mask=mask[:1], **options).values[0]
+    beside = attribute(Together(), x, feature_mask=mask, **options).values
+    torch.testing.assert_close(beside[0], alone, atol=0.02, rtol=0)
+    torch.testing.assert_close(beside[1, 2:], torch.ones(30).double(), atol=0.1, rtol=0)
+
+
+def test_a_segment_that_a_sample_does_not_have_is_worth_exactly_nothing():
+    mask = torch.tensor([[0, 0, 1, 1], [0, 1, 2, 3], [3, 3, 3, 3]])
+    cut = Features(SimpleNamespace(size=3, values=[torch.zeros(3, 4)]), [mask], 4, shared=False)
+    asked = []
+
+    def solve(own, samples):
+        asked.append((own.tolist(), samples.tolist()))
+        return torch.ones(len(samples), len(own)).double()
+
+    worth = cut.each_own(solve)
+    assert sorted(asked) == [([0, 1], [0]), ([0, 1, 2, 3], [1]), ([3], [2])]
+    assert worth.gt(0).tolist() == [[True, True, False, False], [True] * 4, [False] * 3 + [True]]
 
 
 # superpixels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +46,24 @@ class Features:
         here, there = self.question.weighed(both).chunk(2)
         return here, there
 
-    def only_present(self, worth: Tensor) -> Tensor:
-        """(batch, features) with nothing for segments that a sample does not have, where a regression leaves a residue; the
-        others share it, so that the sum stays."""
-        there = torch.zeros_like(worth, dtype=torch.bool)
+    def each_own(self, solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """(batch, features) worth by ``solve(features, samples)``, which gets the indices of the features that some samples
+        have and of these samples, and answers with (samples, features): a segment that an image does not have is no part
+        of its regression, and worth nothing."""
+        there = self._present()
+        patterns, which = torch.unique(there, dim=0, return_inverse=True)
+        worth = torch.zeros(there.shape, dtype=torch.float64)
+        for i, pattern in enumerate(patterns):
+            own, samples = pattern.nonzero()[:, 0], (which == i).nonzero()[:, 0]
+            worth[samples[:, None], own] = solve(own, samples)
+        return worth
+
+    def _present(self) -> Tensor:
+        """(batch, features) which features each sample has."""
+        there = torch.zeros(self.question.size, self.count, dtype=torch.bool)
         for value, numbers in zip(self.question.values, self.numbers, strict=True):
-            there.scatter_(1, _by_sample(numbers, value).to(worth.device), True)
-        residue = worth.masked_fill(there, 0).sum(1, keepdim=True)
-        return (worth + residue / there.sum(1, keepdim=True)).masked_fill(~there, 0)
+            there.scatter_(1, _by_sample(numbers, value).cpu(), True)
+        return there
 
     def spread(self, worth: Tensor) -> Values:
         """(batch, features) as values."""

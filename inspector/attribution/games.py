@@ -72,9 +72,9 @@ def kernel_shap(question: Question, *, n_samples: int | None = None, feature_mas
             worth = (here - there)[:, None]
         else:
             on, weight = _coalitions(cut.count, n_samples or 2 * cut.count + 256)
-            gains = (cut.scores(on) - there).cpu().double()
-            worth = _summing(on.double(), gains, (here - there).cpu().double(), weight.double()).to(here)
-            worth = cut.only_present(worth)
+            gains, whole = (cut.scores(on) - there).cpu().double(), (here - there).cpu().double()
+            on, weight = on.double(), weight.double()
+            worth = cut.each_own(lambda own, some: _summing(on[:, own], gains[:, some], whole[some], weight)).to(here)
     return cut.spread(worth), worth.sum(1) - (here - there)
 
 
@@ -94,6 +94,8 @@ def _coalitions(count: int, n: int) -> tuple[Tensor, Tensor]:
 
 def _summing(on: Tensor, gains: Tensor, whole: Tensor, weight: Tensor) -> Tensor:
     """(batch, features): weighted least squares under the constraint that each row sums to ``whole``."""
+    if on.shape[1] == 1:
+        return whole[:, None]
     design = on[:, :-1] - on[:, -1:]
     wanted = gains - on[:, -1:] * whole
     root = weight.sqrt()[:, None]
@@ -116,15 +118,14 @@ def lime(
         question.weigh()
         on = torch.rand(n_samples or 2 * cut.count + 256, cut.count) < 0.5
         on[0] = True
-        scores = cut.scores(on).cpu().double()
-        distance = 1 - on.double().mean(1).sqrt()
-        weight = torch.exp(-((distance / kernel_width) ** 2))
-        worth = _ridge(on.double(), scores, weight, alpha).to(question.values[0].device, question.values[0].dtype)
-    return cut.spread(worth)
+        scores, on = cut.scores(on).cpu().double(), on.double()
+        worth = cut.each_own(lambda own, some: _ridge(on[:, own], scores[:, some], alpha, kernel_width))
+    return cut.spread(worth.to(question.values[0].device, question.values[0].dtype))
 
 
-def _ridge(on: Tensor, scores: Tensor, weight: Tensor, alpha: float) -> Tensor:
-    """(batch, features) coefficients with a free intercept."""
+def _ridge(on: Tensor, scores: Tensor, alpha: float, kernel_width: float) -> Tensor:
+    """(batch, features) coefficients with a free intercept, states near the one with everything there weighted more."""
+    weight = torch.exp(-(((1 - on.mean(1).sqrt()) / kernel_width) ** 2))
     share = weight / weight.sum()
     design, wanted = on - (share[:, None] * on).sum(0), scores - (share[:, None] * scores).sum(0)
     square = design.T @ (weight[:, None] * design) + alpha * torch.eye(on.shape[1], dtype=on.dtype)
