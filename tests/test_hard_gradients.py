@@ -279,17 +279,6 @@ def test_a_checkpointed_call_is_one_call_with_the_right_gradient(reentrant):
         assert torch.allclose(store[name].grad, expected[name].grad)
 
 
-def test_a_module_shared_by_reentrantly_checkpointed_calls_is_refused_with_the_reason():
-    model = zoo.Function(
-        lambda s, x: checkpoint(s.a, checkpoint(s.a, x, use_reentrant=True), use_reentrant=True), a=nn.Linear(3, 3)
-    )
-    with grads(model, "a") as store:
-        model(torch.randn(2, 3, requires_grad=True)).sum().backward()
-    assert len(store.calls("a")) == 2
-    assert store["a@0"].grad is None
-    assert "use_reentrant=False" in store["a@0"].why["grad"]
-
-
 def test_a_users_forward_inside_a_backward_hook_is_a_new_call():
     model = nn.Linear(3, 3)
     x = torch.randn(2, 3, requires_grad=True)

@@ -17,6 +17,7 @@ from inspector.hooks.eager import eager
 from inspector.hooks.frame import Frame
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.reads import Reads
+from inspector.hooks.recompute import checkpointing, repeated
 from inspector.hooks.replace import Change, fitted, replaced
 from inspector.hooks.replay import Replays
 from inspector.hooks.select import find, select
@@ -79,7 +80,7 @@ class _Editor:
         frame.scratch = self._index(frame, only)
         if frame.path not in self.paths or frame.scratch is None:
             return None
-        self.replays.note(frame.path, frame.scratch, self._again)
+        self.replays.note(checkpointing(), frame.path, frame.scratch, self._again)
         self._edit_attention(frame, (args, kwargs))
         wanted = [(site, change) for site, change in self._for(frame) if site.kind == "input"]
         if not wanted:
@@ -159,7 +160,7 @@ class _Editor:
     def _index(self, frame: Frame, only: Any) -> int | None:
         """The call's number within the outermost run of the model; None where it repeats a call that was not edited."""
         if frame.again or only is not None:
-            return self.replays.index(frame.path, only) if frame.path in self.paths else None
+            return self._repeated(frame.path, only) if frame.path in self.paths else None
         if id(frame.module) == self.root:
             if not self.depth:
                 self.counts.clear()
@@ -167,6 +168,19 @@ class _Editor:
         index = self.counts.get(frame.path, 0)
         self.counts[frame.path] = index + 1
         self.seen[frame.path] = max(self.seen.get(frame.path, 0), index + 1)
+        return index
+
+    def _repeated(self, path: str, only: Any) -> int | None:
+        region = repeated()
+        if region is None or (only is not None and only() is not region.key):
+            return None
+        calls = self.replays.left(region, path)
+        index: int | None = next(calls, None) if calls is not None else None
+        if calls is not None and index is None:
+            raise RuntimeError(
+                f"checkpointing recomputes {path!r} more often than it ran at first, so which call is edited cannot be "
+                "known; make the checkpointed function do the same each time, or switch checkpointing off"
+            )
         return index
 
     def _for(self, frame: Frame) -> list[tuple[Site, Change]]:

@@ -8,15 +8,16 @@ moment, also when an in-place operation overwrites it later.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from inspector.hooks.frame import Frame
-from inspector.hooks.recompute import gradients_come_later, gradients_come_now
+from inspector.hooks.recompute import Region, checkpointing, gradients_come_later, repeated
+from inspector.hooks.replay import Replays
 from inspector.hooks.views import View
 from inspector.sites import Kind
 from inspector.tensors import Leaf, walk
@@ -24,15 +25,10 @@ from inspector.tensors import Leaf, walk
 See = Callable[["Frame", Kind, Leaf, Any], None]
 Arrive = Callable[[Tensor | None], None]
 Place = tuple[str, int, str, Leaf]  # path, call, kind, leaf
-_Waiting = dict[tuple[str, Kind], list[tuple[int, set[Leaf]]]]  # path, kind -> its calls, and their leaves without a graph
 
 OVERWRITTEN = (
     "view overwritten in place: its own gradient cannot be told from that of the tensor it is a view of; choose the "
     "modules behind it too (where='*')"
-)
-SEVERAL_RECOMPUTED = (
-    "several calls of it were recomputed by reentrant checkpointing, and which one a gradient belongs to cannot be known; "
-    "use checkpoint(..., use_reentrant=False)"
 )
 
 
@@ -42,41 +38,39 @@ class Gradients:
     def __init__(self) -> None:
         self.open = True
         self.arrived = False
-        self.unclear: set[str] = set()  # paths whose recomputed calls cannot be told apart
         self.overwritten: set[Place] = set()  # views whose own gradient is lost in that of what they are a view of
         self._views: list[tuple[View, Arrive]] = []
-        self._regions: WeakKeyDictionary[Any, _Waiting] = WeakKeyDictionary()  # reentrantly checkpointed, with what waits
-        self._unseen: dict[tuple[str, Kind], set[int]] = {}  # calls whose second pass has not come
+        self._replays = Replays()  # calls in reentrant regions, each with its leaves that have no graph at first
+        self._reentrant = False  # has there been such a region?
         self._handles: list[Any] = []
         self._limit = 1024
 
     def watch(self, frame: Frame, value: Any, kind: Kind, see: See) -> None:
         """Send the gradient of every tensor in ``value`` to ``see`` whenever a backward pass computes it."""
-        if not torch.is_grad_enabled() and (region := gradients_come_later()) is not None:
-            self._wait(region, frame, value, kind)
+        if self._reentrant or not torch.is_grad_enabled():
+            missing = {leaf for leaf, tensor in _leaves(value) if not tensor.requires_grad}
+            self._wait(checkpointing(), (frame.path, kind), (frame.index, missing))
         self._watch(frame, [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad], kind, see)
 
     def watch_again(self, frame: Frame, value: Any, kind: Kind, see: See) -> None:
         """Reentrant checkpointing has no graph in its first pass: take the gradient in the one that makes the graph (the
-        second; where regions nest, the last). A region may run several backward passes, and calls from before the block."""
-        region = gradients_come_now() if torch.is_grad_enabled() else None
-        calls = self._regions.get(region, {}).get((frame.path, kind)) if region is not None else None
-        if not calls:
+        second; where regions nest, the last). A tensor from outside the region has its own graph, and was watched at first.
+        """
+        region, within = repeated(), checkpointing()
+        calls = self._replays.left(region, (frame.path, kind)) if region is not None else None
+        call = next(calls, None) if calls is not None else None
+        if call is None:  # from before the block, or the region keeps its first graph
             return
-        unseen, (index, missing) = self._unseen[frame.path, kind], calls[0]
-        if len(calls) > 1 or (index in unseen and len(unseen) > 1):
-            self.unclear.add(frame.path)
-            return
-        unseen.discard(index)
-        frame.index = index
-        found = [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad and leaf in missing]
-        self._watch(frame, found, kind, see)
+        self._wait(within, (frame.path, kind), call)
+        if torch.is_grad_enabled() and not any(r.reentrant for r in within):
+            frame.index, missing = call
+            found = [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad and leaf in missing]
+            self._watch(frame, found, kind, see)
 
-    def _wait(self, region: Any, frame: Frame, value: Any, kind: Kind) -> None:
-        """Note what has no graph yet; a tensor from outside the region has its own, and is watched like any other."""
-        missing = {leaf for leaf, tensor in _leaves(value) if not tensor.requires_grad}
-        self._regions.setdefault(region, {}).setdefault((frame.path, kind), []).append((frame.index, missing))
-        self._unseen.setdefault((frame.path, kind), set()).add(frame.index)
+    def _wait(self, regions: list[Region], key: tuple[str, Kind], call: tuple[int, set[Leaf]]) -> None:
+        reentrant = [region for region in regions if region.reentrant]
+        self._reentrant = self._reentrant or bool(reentrant)
+        self._replays.note(reentrant, key, call, nullcontext)
 
     def _watch(self, frame: Frame, wanted: list[tuple[Leaf, Tensor]], kind: Kind, see: See) -> None:
         if self._views:
@@ -158,7 +152,7 @@ def why_no_gradient(tensor: Tensor) -> str | None:
         return f"not differentiable: {str(tensor.dtype).removeprefix('torch.')}"
     if torch.is_grad_enabled():
         return "no graph: nothing it depends on requires grad"
-    return None if gradients_come_later() is not None else "no graph: gradients were off (no_grad)"
+    return None if gradients_come_later() else "no graph: gradients were off (no_grad)"
 
 
 def _leaves(value: Any) -> Iterable[tuple[Leaf, Tensor]]:

@@ -6,6 +6,7 @@ reentrant kind, the ``_CheckpointFrame`` of the other. Nested regions run severa
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -34,28 +35,19 @@ def recomputing() -> bool:
 
 
 def checkpointing() -> list[Region]:
-    """The regions, innermost first, whose first pass this is and which a backward will run once more."""
-    return [region for region in regions() if not region.again]
+    """The regions, innermost first, whose first pass this is and which a backward will run once more; where a region runs
+    once more now, those inside of it."""
+    return list(itertools.takewhile(lambda region: not region.again, regions()))
 
 
-def repeated() -> Any:
-    """The innermost region that a backward runs once more now; None where there is none."""
-    return next((region.key for region in regions() if region.again), None)
+def repeated() -> Region | None:
+    """The innermost region that a backward runs once more now."""
+    return next((region for region in regions() if region.again), None)
 
 
-def gradients_come_later() -> Any:
-    """The outermost reentrant region around this call, whose first pass makes no graph; None where there is none."""
-    return next((r.key for r in reversed(list(regions())) if r.reentrant and not r.again), None)
-
-
-def gradients_come_now() -> Any:
-    """The outermost reentrant region around this call, if this pass makes the graph that backward follows: no reentrant
-    region inside of it makes its first pass, and no other recomputes, whose graph is thrown away."""
-    found = list(regions())
-    first = next((r for r in found if r.reentrant or r.again), None)
-    if first is None or not (first.reentrant and first.again):
-        return None
-    return [r.key for r in found if r.reentrant][-1]
+def gradients_come_later() -> bool:
+    """Is there a reentrant region around this call, whose first pass makes no graph?"""
+    return any(region.reentrant and not region.again for region in regions())
 
 
 def regions() -> Iterator[Region]:
