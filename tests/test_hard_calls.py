@@ -297,6 +297,19 @@ def test_edits_patch_from_another_run_and_change_inputs():
         pass
 
 
+def test_an_edit_of_a_model_that_another_thread_runs_is_refused():
+    model, x, found = nn.Sequential(nn.Linear(3, 3), nn.ReLU()), torch.randn(2, 3), []
+    with pytest.raises(RuntimeError, match="1 was never edited: '1' ran in another thread"), edit(model, {"1": zero}):
+        thread = threading.Thread(target=lambda: found.append(model(x)))
+        thread.start()
+        thread.join()
+    assert torch.equal(found[0], model(x))
+
+
+def zero(tensor):
+    return tensor * 0
+
+
 def test_a_nested_value_without_a_leaf_is_refused_with_its_leaves_named():
     model = nn.LSTM(2, 3)
     with capture(model) as store:

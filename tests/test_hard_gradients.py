@@ -193,6 +193,39 @@ def test_a_view_written_in_place_gives_the_gradient_at_its_base_or_the_reason(ki
     assert torch.allclose(store["inner"].grad, value.grad)
 
 
+VIEWS = {
+    "transposed": lambda y: y.t(),
+    "every second": lambda y: y[1:, ::2],
+    "diagonal": lambda y: y.diagonal(),
+    "real and imaginary": torch.view_as_real,
+    "imaginary": lambda y: y.imag,
+    "conjugate": lambda y: y.conj(),
+    "negative": lambda y: y.conj().imag,
+    "turned": lambda y: torch.view_as_real(y).transpose(0, 2)[1],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("followed", [True, False], ids=["a module later", "nothing later"])
+@pytest.mark.parametrize("where", ["", "whole", "*"])
+def test_a_view_of_any_kind_that_is_written_to_has_its_own_gradient_or_says_so(view, followed, where):
+    """The part answers with a view of its own, and whole with a view of what another module answered with."""
+    parts = {"begin": zoo.Function(lambda s, x: x * 1), "view": zoo.Function(lambda s, x: view(x)), "end": nn.Tanh()}
+    model = zoo.Function(lambda s, x: s.whole(x), whole=zoo.Function(lambda s, x: s.view(s.begin(x)), **parts))
+    x = torch.randn(3, 3, dtype=torch.complex64, requires_grad=True)
+    with grads(model, where) as store:
+        seen = model(x)
+        seen.mul_(3)
+        (model.whole.end(seen) if followed else seen).abs().square().sum().backward()
+    value = view(x.detach()).clone().requires_grad_()
+    (torch.tanh(value * 3) if followed else value * 3).abs().square().sum().backward()
+    for path, call in store.items():
+        if path in ("", "whole", "whole.view"):
+            assert call.grad is not None or "overwritten in place" in call.why["grad"]
+            assert call.grad is None or torch.allclose(call.grad, value.grad, atol=1e-6), path
+    assert where == "*" or store[where].grad is not None
+
+
 def test_an_output_that_is_the_input_carries_the_whole_gradient_and_is_flagged():
     model = zoo.Function(lambda s, x: s.same(x) * 2 + x, same=nn.Identity())
     with grads(model, "same") as store:

@@ -227,6 +227,18 @@ def compiled_world():
     torch._dynamo.reset()
 
 
+@modes
+def test_an_edit_that_is_opened_inside_a_region_is_refused(reentrant):
+    def forward(model, x):
+        with edit(model, {"a": square}):
+            return model.a(x)
+
+    with pytest.raises(RuntimeError, match="inside a checkpointed function"):
+        in_region(forward, reentrant, a=part)(ones())
+    with torch.no_grad():
+        in_region(forward, reentrant, a=part)(ones())
+
+
 def attention():
     return nn.MultiheadAttention(3, 1, batch_first=True)
 

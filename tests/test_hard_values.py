@@ -23,6 +23,24 @@ def test_a_copy_is_exact_although_the_next_module_overwrites_the_value(keep):
     assert torch.equal(store["0"].output, nn.functional.linear(x, model[0].weight, model[0].bias))
 
 
+@pytest.mark.parametrize("part", [lambda t: t, lambda t: t[:, -1], lambda t: {"a": t.T}, lambda t: t.detach().numpy()])
+def test_a_function_that_keeps_a_view_keeps_a_copy_of_what_it_saw(part):
+    model, x = overwritten()
+    with capture(model, "0", keep=part) as store:
+        model(x)
+    expected, kept = part(model[0](x)), store["0"].output
+    if isinstance(expected, dict):
+        expected, kept = expected["a"], kept["a"]
+    assert np.array_equal(torch.as_tensor(kept), torch.as_tensor(expected).detach())
+
+
+def test_a_slice_that_a_function_keeps_holds_no_more_than_itself():
+    model = nn.Linear(3, 1000)
+    with capture(model, keep=lambda t: t[:, :2]) as store:
+        model(torch.randn(4, 3))
+    assert store[""].output.untyped_storage().nbytes() == 4 * 2 * 4
+
+
 @pytest.mark.parametrize("keep", [borrow, live])
 def test_a_borrowed_value_raises_when_it_was_overwritten_and_names_the_cure(keep):
     model, x = overwritten()
@@ -72,6 +90,46 @@ def test_an_output_that_is_the_input_is_one_value_at_several_sites_and_an_edit_a
     assert torch.equal(store["0"].output, x)
     assert torch.equal(store["1"].output, x + 1)
     assert torch.equal(store[""].output, x + 1)
+
+
+def held_by_a_function(values):
+    return lambda _: values
+
+
+@pytest.mark.parametrize("put", [lambda values: values, held_by_a_function], ids=["a tensor", "a function that holds it"])
+@pytest.mark.parametrize("shape", [(2, 3), (3,)])
+def test_what_an_edit_puts_in_is_not_overwritten_by_the_next_module(put, shape):
+    (model, x), values = overwritten(), torch.randn(shape)
+    before = values.clone()
+    with edit(model, {"0": put(values)}):
+        for _ in range(2):
+            assert torch.equal(model(x), before.relu().expand(2, 3))
+    assert torch.equal(values, before)
+
+
+def test_a_patch_from_a_store_leaves_the_store_as_it_was():
+    model, x = overwritten()
+    with capture(model) as store:
+        model(x)
+    before = store["0"].output.clone()
+    with torch.no_grad(), edit(model, {"0": store["0"].output}):
+        model(-x)
+    assert torch.equal(store["0"].output, before)
+
+
+def zeroed(tensor):
+    return tensor.zero_()
+
+
+def test_an_edit_that_works_in_place_reaches_its_own_site_only():
+    parts = {"i": nn.Identity(), "a": nn.Linear(3, 3), "place": zoo.Function(lambda s, x: s.where[:2])}
+    parts["place"].where = nn.Parameter(torch.ones(4, 3))
+    model, x = zoo.Function(lambda s, x: s.i(x) + s.a(x) + s.place(x) + x, **parts), torch.ones(2, 3, requires_grad=True)
+    with edit(model, {"i": zeroed, "place": zeroed, "a:input": zeroed}):
+        output = model(x)
+    assert torch.equal(output, parts["a"].bias + torch.ones(2, 3))
+    assert parts["place"].where.eq(1).all()
+    assert x.eq(1).all()
 
 
 def test_a_slice_is_kept_without_the_storage_it_was_cut_from(tmp_path):

@@ -17,7 +17,7 @@ from inspector.hooks.eager import eager
 from inspector.hooks.frame import Frame
 from inspector.hooks.parameters import named_inputs
 from inspector.hooks.reads import Reads
-from inspector.hooks.recompute import checkpointing, repeated
+from inspector.hooks.recompute import checkpointing, regions, repeated
 from inspector.hooks.replace import Change, fitted, replaced
 from inspector.hooks.replay import Replays
 from inspector.hooks.select import find, select
@@ -32,9 +32,11 @@ def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[Non
     changes: site -> a tensor (broadcast to the value's shape), or a function of the tensor. A site without a call
     changes every call; calls are counted within each outermost run of the model. Kinds: output, input, and attention
     (weights before dropout, on the graph; the attention is then computed from what they are changed to, unfused).
+    A function gets a copy of its own, and what it answers with is copied, so neither may be overwritten by the other side.
     Checkpointed calls are edited again when a backward recomputes them, also after the block.
     Raises LookupError for an unknown module or leaf, ValueError for another shape, RuntimeError where a named call never
-    came, or where a backward after the block recomputes a change that reads a name which has been set anew.
+    came, where all calls were of another thread, or where a backward after the block recomputes a change that reads a name
+    which has been set anew.
 
     >>> from torch import nn, ones
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -43,18 +45,21 @@ def edit(model: nn.Module, changes: Mapping[str | Site, Change]) -> Iterator[Non
     0.0
     """
     editor = _Editor(model, {Site.parse(site): change for site, change in changes.items()})
-    with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False, numbers=True):
+    with eager(), mount(editor.modules, enter=editor.enter, leave=editor.leave, last=False, numbers=True) as mounted:
         try:
             yield
         finally:
             editor.close()
-    editor.check()
+            elsewhere = mounted.elsewhere
+    editor.check(elsewhere)
 
 
 class _Editor:
     def __init__(self, model: nn.Module, changes: dict[Site, Change]) -> None:
         if not changes:
             raise ValueError("changes is empty: give at least one site and what to put there")
+        if next(regions(), None) is not None:  # each recomputation would open it again, inside of its own replay
+            raise RuntimeError("edit is opened inside a checkpointed function; open it around the run of the whole model")
         self.modules = select(model, "")
         self.root = id(self.modules[""])
         self.changes = [(self._known(model, site), change) for site, change in changes.items()]
@@ -149,10 +154,16 @@ class _Editor:
                     f"since: {', '.join(other)}. Call backward inside the block, or give the edit a value that stays"
                 )
 
-    def check(self) -> None:
-        """After the block: nothing that was asked for may have been skipped in silence."""
-        for site, _ in self.changes:
-            if site.call is not None and site not in self.applied and self.seen.get(site.path):
+    def check(self, elsewhere: set[str]) -> None:
+        """After the block: nothing that was asked for may have been skipped in silence. elsewhere: what ran in another
+        thread."""
+        for site in [site for site, _ in self.changes if site not in self.applied]:
+            if site.path in elsewhere:
+                raise RuntimeError(
+                    f"{site} was never edited: {site.path or 'the model'!r} ran in another thread only (nn.DataParallel "
+                    "runs copies so); open the block in the thread that runs the model"
+                )
+            if site.call is not None and self.seen.get(site.path):
                 raise RuntimeError(
                     f"{site} was never edited: {site.path!r} ran {self.seen[site.path]} times in one run, counted from 0"
                 )

@@ -113,7 +113,7 @@ class Gradients:
 
         def arrive_at_base(grad: Tensor | None) -> None:
             assert view is not None
-            if grad is not None and not fired[0] and twin._version != view.version and not view.followed:
+            if grad is not None and not fired[0] and twin._version != view.version and not view.in_time():
                 if alone:
                     arrive(view.cut(grad))
                 else:

@@ -66,10 +66,21 @@ def live(tensor: Tensor) -> Tensor | Placeholder:
 
 
 def off_graph(keep: Keep) -> Keep:
-    """What ``keep`` answers, without the graph it was computed on: kept, that would hold all of the model's run."""
+    """What ``keep`` answers, without the graph it was computed on: kept, that would hold all of the model's run. A view or
+    an array that shares the tensor's memory becomes a copy: the model may write there later."""
     if keep in (snapshot, borrow, live, offload):
         return keep
-    return lambda tensor: rebuild(keep(tensor), lambda _, kept: kept.detach() if isinstance(kept, Tensor) else kept)
+    return lambda tensor: rebuild(keep(tensor), lambda _, kept: _apart(kept, tensor), other=_copied)
+
+
+def _apart(kept: Any, tensor: Tensor) -> Any:
+    if not isinstance(kept, Tensor):
+        return kept
+    return snapshot(kept) if torch._C._is_alias_of(kept, tensor) else kept.detach()  # type: ignore[attr-defined]  # no stub
+
+
+def _copied(kept: Any) -> Any:
+    return kept.copy() if type(kept).__name__ == "ndarray" else kept
 
 
 def offload(tensor: Tensor) -> Tensor | Placeholder:

@@ -16,7 +16,15 @@ Change = Tensor | Callable[[Tensor], Tensor]
 def replaced(value: Any, site: Site, change: Change, name: str) -> Any:
     """The value with the site's leaf changed; name: what the value is called in errors."""
     target = _leaf_of(value, site, name)
-    return rebuild(value, lambda leaf, tensor: fitted(tensor, change, name) if leaf == target else tensor)
+    return rebuild(value, lambda leaf, tensor: _apart(tensor, change, name) if leaf == target else tensor)
+
+
+def _apart(tensor: Tensor, change: Change, name: str) -> Tensor:
+    """The model may write to what it gets, and the change to what it is given: neither may reach anybody else's tensor, such
+    as a Store's, a parameter that a module answers with, or what a branch around the module reads."""
+    given = tensor if isinstance(change, Tensor) else tensor.clone()
+    new = fitted(given, change, name)
+    return new if new is given else new.clone()
 
 
 def _leaf_of(value: Any, site: Site, name: str) -> Leaf:
