@@ -163,6 +163,20 @@ def test_the_gradient_of_a_module_that_answers_with_the_regions_own_input_counts
 
 
 @modes
+def test_a_view_of_the_regions_own_input_and_a_call_without_gradients_have_what_they_have_outside(reentrant):
+    def forward(model, x):
+        with torch.no_grad():
+            scale = model.a(model.v(x))
+        return model.b(torch.sin(model.v(x)) * scale) + model.v(x)
+
+    parts = {"a": part, "b": part, "v": lambda: zoo.Function(lambda s, x: x.view_as(x))}
+    store, expected = (seen(in_region(forward, reentrant, on, **parts)) for on in (True, False))
+    assert_same(store, expected)
+    assert [call.why.get("grad") for call in store.values()] == [call.why.get("grad") for call in expected.values()]
+    assert "no_grad" in store["v@0"].why["grad"]
+
+
+@modes
 def test_segments_of_checkpoint_sequential_are_seen_also_without_gradients(reentrant):
     layers = nn.Sequential(*(part() for _ in range(5)))
     model = zoo.Function(lambda s, x: checkpoint_sequential(s.a, 2, x, use_reentrant=reentrant), a=layers)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inspector.hooks.coverage import cover, missing
 from inspector.hooks.frame import Frame
-from inspector.hooks.gradients import OVERWRITTEN, Gradients, Place, why_no_gradient
+from inspector.hooks.gradients import Gradients, Place, why_no_gradient
 from inspector.hooks.keep import Arriving, Keep, off_graph, snapshot
 from inspector.hooks.noted import Noted
 from inspector.hooks.refusals import refuse_model
@@ -226,8 +226,8 @@ class _Recorder:
         self.store.coverage_of = lambda: cover(types, calls, reasons, store)  # a table that few ask for
 
     def _reason(self, place: Place, slot: Slot) -> str:
-        if place in self.gradients.overwritten:
-            return OVERWRITTEN
+        if place in self.gradients.why:
+            return self.gradients.why[place]
         if slot.passes:
             return DROPPED
         if slot.reason is not None:

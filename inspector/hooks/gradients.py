@@ -38,7 +38,7 @@ class Gradients:
     def __init__(self) -> None:
         self.open = True
         self.arrived = False
-        self.overwritten: set[Place] = set()  # views whose own gradient is lost in that of what they are a view of
+        self.why: dict[Place, str] = {}  # why there is no gradient, where only the backward pass could tell
         self._views: list[tuple[View, Arrive]] = []
         self._replays = Replays()  # calls in reentrant regions, each with its leaves that have no graph at first
         self._reentrant = False  # has there been such a region?
@@ -47,10 +47,12 @@ class Gradients:
 
     def watch(self, frame: Frame, value: Any, kind: Kind, see: See) -> None:
         """Send the gradient of every tensor in ``value`` to ``see`` whenever a backward pass computes it."""
+        wanted = [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad]
         if self._reentrant or not torch.is_grad_enabled():
-            missing = {leaf for leaf, tensor in _leaves(value) if not tensor.requires_grad}
-            self._wait(checkpointing(), (frame.path, kind), (frame.index, missing))
-        self._watch(frame, [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad], kind, see)
+            missing = {leaf for leaf, tensor in _leaves(value) if _graphless(tensor)}
+            if self._wait(checkpointing(), (frame.path, kind), (frame.index, missing)):
+                wanted = [(leaf, tensor) for leaf, tensor in wanted if leaf not in missing]
+        self._watch(frame, wanted, kind, see)
 
     def watch_again(self, frame: Frame, value: Any, kind: Kind, see: See) -> None:
         """Reentrant checkpointing has no graph in its first pass: take the gradient in the one that makes the graph (the
@@ -62,15 +64,21 @@ class Gradients:
         if call is None:  # from before the block, or the region keeps its first graph
             return
         self._wait(within, (frame.path, kind), call)
-        if torch.is_grad_enabled() and not any(r.reentrant for r in within):
-            frame.index, missing = call
-            found = [(leaf, tensor) for leaf, tensor in _leaves(value) if tensor.requires_grad and leaf in missing]
-            self._watch(frame, found, kind, see)
+        if any(r.reentrant for r in within):
+            return
+        frame.index, missing = call
+        found = [(leaf, tensor) for leaf, tensor in _leaves(value) if leaf in missing]
+        for leaf, tensor in found:
+            if (why := why_no_gradient(tensor)) is not None:
+                self.why[frame.path, frame.index, kind, leaf] = why
+        self._watch(frame, [(leaf, tensor) for leaf, tensor in found if tensor.requires_grad], kind, see)
 
-    def _wait(self, regions: list[Region], key: tuple[str, Kind], call: tuple[int, set[Leaf]]) -> None:
+    def _wait(self, regions: list[Region], key: tuple[str, Kind], call: tuple[int, set[Leaf]]) -> bool:
+        """Note the call in the reentrant regions, if there are any."""
         reentrant = [region for region in regions if region.reentrant]
         self._reentrant = self._reentrant or bool(reentrant)
         self._replays.note(reentrant, key, call, nullcontext)
+        return bool(reentrant)
 
     def _watch(self, frame: Frame, wanted: list[tuple[Leaf, Tensor]], kind: Kind, see: See) -> None:
         if self._views:
@@ -117,7 +125,7 @@ class Gradients:
                 if alone:
                     arrive(view.cut(grad))
                 else:
-                    self.overwritten.add(place)
+                    self.why[place] = OVERWRITTEN
             fired[0] = False  # the next pass decides anew
 
         # A view that was written to finds its new node when asked. If a hook asks first, torch 2.8 to 2.14 crash at the
@@ -144,7 +152,7 @@ class Gradients:
 
 def why_no_gradient(tensor: Tensor) -> str | None:
     """Why no gradient of this tensor can come, or None where one can."""
-    if tensor.requires_grad:
+    if tensor.requires_grad and (torch.is_grad_enabled() or not _graphless(tensor)):
         return None
     if tensor.is_inference():
         return "no graph: it was made in inference mode"
@@ -153,6 +161,12 @@ def why_no_gradient(tensor: Tensor) -> str | None:
     if torch.is_grad_enabled():
         return "no graph: nothing it depends on requires grad"
     return None if gradients_come_later() else "no graph: gradients were off (no_grad)"
+
+
+def _graphless(tensor: Tensor) -> bool:
+    """A view that was made while gradients were off says that it requires them, like its base."""
+    base = tensor._base
+    return not tensor.requires_grad or (base is not None and base.requires_grad and tensor.grad_fn is None)
 
 
 def _leaves(value: Any) -> Iterable[tuple[Leaf, Tensor]]:
