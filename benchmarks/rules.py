@@ -16,6 +16,7 @@ import warnings
 import rules_fresh
 import torch
 import torch.nn.functional as F
+from rules_further import further
 from rules_tuned import HEALTHY, SICK, Run
 from torch import Tensor
 
@@ -39,7 +40,10 @@ def train(run: Run, steps: int) -> Told:
             some = torch.randint(len(inputs), (run.batch,))
             x = inputs[some].to(run.dtype)
             x = run.spoil(step, model, x) if run.spoil else x
-            loss = _loss(model(x).float(), labels[some]) * (2.0**-12 if run.dtype == torch.float16 else 1.0)
+            with torch.autocast("cpu", torch.float16, enabled=run.scaler):
+                output = model(x).float()
+            loss = _loss(output, labels[some]) * (2.0**-12 if run.dtype == torch.float16 else 1.0)
+            loss = run.worsen(step, loss, output) if run.worsen else loss
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -118,7 +122,7 @@ def main() -> None:
     fresh: list[Run] = []
     for seed in given.fresh:
         draw = random.Random(seed)
-        fresh += [*rules_fresh.healthy(draw), *rules_fresh.sick(draw)]
+        fresh += [*rules_fresh.healthy(draw), *rules_fresh.sick(draw), *further(draw)]
     fresh = [run for run in fresh if given.only in run.name]
     if fresh:
         print(f"runs drawn anew, seeds {', '.join(map(str, given.fresh))}\n")

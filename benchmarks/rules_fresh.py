@@ -193,11 +193,11 @@ def healthy(draw: random.Random) -> list[Run]:
         depth, act, norm = draw.randint(1, 7), draw.choice(ACTS), draw.choice(NORMS)
         state = draw.randrange(10**6)
         build = lambda: mlp(random.Random(state), (sizes[0], sizes[1]), depth, act, norm)  # noqa: E731
-        return _run(draw, name, build, sane(draw), data=data)
+        return drawn(draw, name, build, sane(draw), data=data)
 
     def digits(name: str, build: Callable[[random.Random], nn.Module], **options: object) -> Run:
         state = draw.randrange(10**6)
-        return _run(draw, name, lambda: build(random.Random(state)), sane(draw), data=DATA["digits"][0], **options)
+        return drawn(draw, name, lambda: build(random.Random(state)), sane(draw), data=DATA["digits"][0], **options)
 
     def recurrent(d: random.Random) -> nn.Module:
         cell = d.choice([nn.LSTM, nn.GRU, nn.RNN])
@@ -233,7 +233,7 @@ def sick(draw: random.Random) -> list[Run]:
 
     def run(title: str, build: Build, optimizer: Optimizer, rule: str, *layers: str, **options: object) -> Run:
         options = {"data": data, "also": AFTERMATH, **options}
-        return _run(draw, title, build, optimizer, rule=rule, layers=layers or ("",), **options)
+        return drawn(draw, title, build, optimizer, rule=rule, layers=layers or ("",), **options)
 
     def pictures(build: Callable[[random.Random], nn.Module]) -> Build:
         state = draw.randrange(10**6)
@@ -318,7 +318,7 @@ def sick(draw: random.Random) -> list[Run]:
 _HIGH = "exploding|nan|loss_spike|dead_relu|update_ratio"
 
 
-def _run(draw: random.Random, name: str, build: Build, optimizer: Optimizer, **options: object) -> Run:
+def drawn(draw: random.Random, name: str, build: Build, optimizer: Optimizer, **options: object) -> Run:
     batch, every = draw.choice([16, 32, 128]), draw.choice([1, 3, 5, 8, 10])
     return Run(name, build, optimizer, batch=batch, every=every, seed=draw.randrange(10**6), what=KINDS, **options)  # type: ignore[arg-type]
 
@@ -360,11 +360,12 @@ def _kill(model: nn.Module) -> None:
 
 
 def _quiet(layer: str) -> Callable[[nn.Module], None]:
-    """All units but a few do almost nothing, and yet something."""
+    """All units but a few do almost nothing, and yet something; the few do the work, so they must not be dead."""
 
     def change(model: nn.Module) -> None:
         module = model.get_submodule(layer)
         few = max(len(module.bias) // 12, 1)  # type: ignore[arg-type]
+        module.bias.data[:few].clamp_(min=1.0)  # type: ignore[index, operator]
         module.weight.data[few:].mul_(1e-7)  # type: ignore[index, operator]
         module.bias.data[few:].fill_(1e-7)  # type: ignore[index, operator]
 

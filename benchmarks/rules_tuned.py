@@ -29,6 +29,7 @@ class Run:
     layers: tuple[str, ...] = ("",)
     onset: int = 1
     spoil: Callable[[int, nn.Module, Tensor], Tensor] | None = None
+    worsen: Callable[[int, Tensor, Tensor], Tensor] | None = None  # (step, loss, output) -> another loss
     scaler: bool = False
     dtype: torch.dtype = torch.float32
     what: tuple[str, ...] = KINDS

@@ -175,7 +175,9 @@ def sparkline(values: Any, width: int = 40, *, log: bool = False) -> str:
     largest counts, and a dot stands where one of them is not finite."""
     given = np.asarray(values, dtype=float)
     if log:
-        given = np.log10(np.maximum(np.abs(given), 1e-30))
+        sizes = np.abs(given)
+        least = sizes[sizes > 0].min(initial=1.0, where=np.isfinite(sizes[sizes > 0]))
+        given = np.log10(np.maximum(sizes, least / 10))  # a zero stands below all else, and no lower
     parts = np.array_split(given, min(width, len(given))) if len(given) else []
     picked = np.array([part.max() if np.isfinite(part).all() else np.nan for part in parts])
     finite = picked[np.isfinite(picked)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,15 +38,31 @@ def plot_gradient_flow(stats: Stats, *, step: int | None = None, ax: Axes | None
                 np.flatnonzero(shown), values[shown], marker, ls="-", lw=0.8, ms=size, color=colour, label=label
             )
     ax.set_yscale("log")
-    _plain_log(ax, values)
+    plain_log(ax, values)
     _feet(ax, np.flatnonzero(np.isfinite(values) & (values == 0)), "v", "exactly 0")
     _feet(ax, np.flatnonzero(grid.present[:, at] & ~np.isfinite(values)), "x", "not finite")
-    _name_layers(ax, grid.names)
+    name_layers(ax, grid.names)
     ax.set_title(f"gradient flow at step {grid.steps[at]:,} ({statistic})")
     ax.grid(axis="y")
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=4)
     return marks
+
+
+class Sizes(NamedTuple):
+    """The gradients of one step: parameters in execution order, their sizes, the step, and which statistic of what."""
+
+    names: list[str]
+    values: Array
+    step: int
+    what: str
+
+
+def gradients_at(stats: Stats, step: int | None = None) -> Sizes:
+    """At one ``step`` (default: the last with a finite one). LookupError where no gradients were measured."""
+    grid, what = _gradients(stats)
+    at = _column(grid, step)
+    return Sizes(grid.names, grid.values[:, at], int(grid.steps[at]), what)
 
 
 def _gradients(stats: Stats) -> tuple[Grid, str]:
@@ -67,7 +83,8 @@ def _column(grid: Grid, step: int | None) -> int:
     return int(np.flatnonzero(grid.steps == step)[0])
 
 
-def _plain_log(ax: Axes, values: Array) -> None:
+def plain_log(ax: Axes, values: Array) -> None:
+    """Limits around the positive of ``values`` and plain powers of ten on a log axis."""
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (positive.min() / 3, positive.max() * 6) if positive.size else (1e-8, 1.0)
     ax.set_ylim(low, high)
@@ -83,7 +100,8 @@ def _feet(ax: Axes, at: Array, marker: str, label: str) -> None:
         ax.plot(at, height, marker, color=ALARM, ms=5, ls="none", label=label)
 
 
-def _name_layers(ax: Axes, names: list[str]) -> None:
+def name_layers(ax: Axes, names: list[str]) -> None:
+    """Names along x, or how many there are where they are too many."""
     ax.set_xlim(-0.6, len(names) - 0.4)
     if len(names) <= NAMED:
         labels = [shorten(name, 22) for name in names]
@@ -100,7 +118,8 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
     if not grid.names:
         raise LookupError("no update ratios in these statistics; watch them with Monitor(model, what=('update', ...))")
     ax = canvas(ax, (4, 2.4))
-    values = np.where(grid.values > 0, grid.values, np.nan)
+    _, sizes = ratios(stats)
+    values = np.where(sizes > 0, sizes, np.nan)
     lines: list[Any] = []
     if len(grid.names) <= LINES:
         for i, (name, row) in enumerate(zip(grid.names, values, strict=True)):
@@ -109,12 +128,12 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
             lines += ax.plot(grid.steps, row, lw=1.0, label=shorten(name, 24), **style)
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05))
     else:
-        low, middle, high = (_quantile(values, q) for q in (0.05, 0.5, 0.95))
+        low, middle, high = band(sizes)
         ax.fill_between(grid.steps, low, high, color=COLOURS[0], alpha=0.25, lw=0)
         lines += ax.plot(grid.steps, middle, color=COLOURS[0])
     ax.axhline(USUAL, color=MUTED, ls=(0, (4, 2)), lw=0.9)
     ax.set_yscale("log")
-    _plain_log(ax, np.append(values[np.isfinite(values)], [USUAL]))
+    plain_log(ax, np.append(values[np.isfinite(values)], [USUAL]))
     ax.set_xlabel(unit, color=MUTED)
     if len(grid.steps) == 1:
         ax.set_xticks(grid.steps)
@@ -122,6 +141,18 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
     spread = "" if len(grid.names) <= LINES else f": median and 5–95% of {len(grid.names):,}"
     ax.set_title(f"update / weight{spread}")
     return lines
+
+
+def ratios(stats: Stats) -> tuple[Array, Array]:
+    """Steps, and update over weight as (parameters, steps), NaN where it was not measured."""
+    grid = stats.grid("update", "ratio")
+    return grid.steps, grid.values
+
+
+def band(values: Array) -> tuple[Array, Array, Array]:
+    """The 5th, 50th and 95th percentile over the layers (axis 0), for a log scale: NaN where it is 0."""
+    low, middle, high = (np.where(q > 0, q, np.nan) for q in (_quantile(values, share) for share in (0.05, 0.5, 0.95)))
+    return low, middle, high
 
 
 def _quantile(values: Array, q: float) -> Array:

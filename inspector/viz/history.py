@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 
 from inspector.records import History, Stats
-from inspector.viz.curves import is_validation, plot_scalars, stem
+from inspector.viz.curves import plot_scalars, stem
 from inspector.viz.figure import Figure, shorten
 from inspector.viz.flow import plot_gradient_flow, plot_histogram, plot_update_ratio
 from inspector.viz.layers import NAMED, grid_of, layers_bar, pairs_of, plot_layers
 from inspector.viz.scales import Array, number
-from inspector.viz.style import COLOURS, DASHES, styled
+from inspector.viz.style import COLOURS, styled
 
 _FIRST = {
     "param_grad": ("norm", "rms", "std", "absmax"),
@@ -33,16 +33,17 @@ def show_history(
     **figure: Any,
 ) -> Figure:
     """``heat``: which (kind, statistic) to draw layer by layer (default: two telling ones). ``histograms``: of which
-    (kind, name) to draw how values spread (default: two). Several histories: their scalars on shared axes, a colour for
-    each run."""
+    (kind, name) to draw how values spread (default: two). Several histories: see ``show_histories``."""
     if more:
-        return _several([history, *more], panels, figure)
+        from inspector.viz.runs import show_histories  # it needs what is here
+
+        return show_histories(history, *more, panels=panels, heat=heat, **figure)
     groups = dict(list(scalar_groups(history).items())[:panels])
     chosen = heat if heat is not None else telling(history.stats)
     with styled():
         spread = histograms if histograms is not None else _spread(history)
         drawn = _compose(history, groups, chosen, spread, figure)
-    drawn.head(_title(history), _facts(history, len(groups)), *_alarms(history))
+    drawn.head(title_of(history), _facts(history, len(groups)), *alarms_of(history))
     return drawn
 
 
@@ -63,7 +64,8 @@ def telling(stats: Stats, count: int = 2) -> list[tuple[str, str]]:
     return [*ordered, *(pair for pair in there if pair[0] not in by_kind)][:count]
 
 
-def _title(history: History) -> str:
+def title_of(history: History) -> str:
+    """What a run is called."""
     return str(history.meta.get("title") or history.meta.get("class") or "training")
 
 
@@ -77,7 +79,7 @@ def _facts(history: History, shown: int) -> str:
     )
 
 
-def _alarms(history: History, most: int = 5, run: str = "") -> list[str]:
+def alarms_of(history: History, most: int = 5, run: str = "") -> list[str]:
     """The gravest, told in the order in which they began."""
     ordered = sorted(history.findings[:most], key=lambda finding: finding.step)
     found = [f"▲ {run}{history.unit} {f.step} · {shorten(f.message, 220)}" for f in ordered]
@@ -104,9 +106,9 @@ def _compose(
     spread: list[tuple[str, str]],
     options: dict[str, Any],
 ) -> Figure:
-    tall = [_heat_height(history.stats, pair) for pair in heat]
+    tall = [heat_height(history.stats, pair) for pair in heat]
     curves = 2.3 * (-(-len(groups) // 2)) if groups else 0.0
-    alarms = _room(_alarms(history))
+    alarms = room_for(alarms_of(history))
     extra = _flow(history.stats)
     ratios = [curves] * bool(groups) + tall + [2.7] * bool(extra) + [2.4] * bool(spread)
     figure = Figure(natural=(9.4, max(sum(ratios), 1.0) + 0.9 + alarms), **options)
@@ -131,7 +133,7 @@ def _compose(
     return figure
 
 
-def _room(alarms: list[str]) -> float:
+def room_for(alarms: list[str]) -> float:
     """Inches that they take."""
     return 0.2 * sum(1 + len(line) // 110 for line in alarms)
 
@@ -157,7 +159,8 @@ def _histogram(history: History, kind: str, name: str) -> Callable[[Axes], Any]:
     return lambda ax: plot_histogram(history, kind, name, ax=ax)
 
 
-def _heat_height(stats: Stats, pair: tuple[str, str]) -> float:
+def heat_height(stats: Stats, pair: tuple[str, str]) -> float:
+    """Inches that a map of one (kind, statistic) takes."""
     layers = len(grid_of(stats, *pair).names)
     return 0.65 + 0.155 * min(layers, NAMED)
 
@@ -170,28 +173,3 @@ def _curves(figure: Figure, place: Any, history: History, groups: dict[str, Any]
         ax = figure.add_subplot(inner[i // wide, i % wide])
         color = COLOURS[i % len(COLOURS)]
         plot_scalars(scalars, ax=ax, title=shorten(name, 30), unit=history.unit, marks=marks, color=color)
-
-
-def _several(histories: list[History], panels: int, options: dict[str, Any]) -> Figure:
-    names = list(dict.fromkeys(name for h in histories for name in scalar_groups(h)))[:panels]
-    labels = [f"{i + 1}: {_title(h)}" for i, h in enumerate(histories)]
-    rows = -(-len(names) // 2)
-    alarms = [line for i, h in enumerate(histories) for line in _alarms(h, 2, f"{i + 1}: ")]
-    with styled():
-        figure = Figure(natural=(8.8, 2.4 * max(rows, 1) + 0.8 + _room(alarms)), **options)
-        for i, name in enumerate(names):
-            ax = figure.add_subplot(rows, min(2, len(names)), i + 1)
-            for run, history in enumerate(histories):
-                _one_run(ax, history, name, labels[run], run)
-            plot_scalars({}, ax=ax, title=shorten(name, 30), unit=histories[0].unit)
-            ax.legend()
-    figure.head(f"{len(histories)} runs", " · ".join(shorten(label, 40) for label in labels), *alarms)
-    figure.foot("Solid: training; dashed: held-out data.")
-    return figure
-
-
-def _one_run(ax: Any, history: History, name: str, label: str, run: int) -> None:
-    for scalar, (steps, values) in scalar_groups(history).get(name, {}).items():
-        dashed = DASHES[1] if is_validation(scalar) else DASHES[0]
-        kept = np.where(np.isfinite(values), values, np.nan)
-        ax.plot(steps, kept, color=COLOURS[run % len(COLOURS)], ls=dashed, label=f"{shorten(label, 18)} {scalar}")

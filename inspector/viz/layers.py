@@ -95,12 +95,14 @@ def plot_layers(
     findings: list[Finding] | None = None,
     steps: Array | None = None,
     unit: str = "step",
+    scale_of: Array | None = None,
 ) -> AxesImage:
     """Layers down in execution order, steps to the right. Log colours where values span orders of magnitude, diverging
-    where they have signs; yellow = not finite, pale grey = nothing was measured. Orange marks: findings."""
+    where they have signs; yellow = not finite, pale grey = nothing was measured. Orange marks: findings. scale_of: values
+    that the colours must hold, where several maps share one scale."""
     found = grid_of(stats, kind, statistic, steps)
     ax = canvas(ax, (6, 0.16 * min(len(found.names), NAMED) + 1.2))
-    norm, cmap, how = _colours(found.values)
+    norm, cmap, how = _colours(found.values if scale_of is None else scale_of)
     shape = found.values.shape
     extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
     drawn = ax.imshow(found.values, norm=norm, cmap=cmap, aspect="auto", interpolation="nearest", extent=extent)
@@ -164,9 +166,9 @@ def _marks(ax: Axes, found: Grid, findings: list[Finding]) -> None:
         ax.plot(x, [row_of[f.name] for f in here], ">", color=ALARM, ms=6, mec="white", mew=0.7, ls="none", clip_on=False)
 
 
-def layers_bar(ax: Axes, drawn: AxesImage, *, label: str = "") -> Any:
-    """A colour bar for ``plot_layers`` with plain numbers."""
-    bar = ax.figure.colorbar(drawn, ax=ax, fraction=0.03, pad=0.015, aspect=22, extend="both")
+def layers_bar(ax: Axes | list[Axes], drawn: AxesImage, *, label: str = "") -> Any:
+    """A colour bar for ``plot_layers`` with plain numbers, beside one map or several."""
+    bar = drawn.axes.figure.colorbar(drawn, ax=ax, fraction=0.03, pad=0.015, aspect=22, extend="both")
     low, high = drawn.get_clim()
     assert low is not None
     assert high is not None

@@ -77,12 +77,17 @@ def _across_depth(history: History, *, grows: bool) -> Iterator[Finding]:
 
 
 def _vanished(held: list[Held]) -> Finding:
-    name, since, value = min(held, key=lambda h: h.value)
-    others = f" (and {len(held) - 1} more)" if len(held) > 1 else ""
-    share = f"{value:.1e} of" if value else "exactly zero, unlike"
-    message = f"the gradient of {name}{others} is {share} that of a layer nearer to the loss: it does not learn"
+    """Named by the one that is furthest from the loss: of the gradients of a chain of layers it is what arrives there that
+    shrinks, while a weight's own also grows with its input, which may be large just there."""
+    first, least = held[0], min(held, key=lambda h: h.value)
+    smallest = f", the least that of {least.name}" if least.name != first.name else ""
+    others = f" (and {len(held) - 1} more{smallest})" if len(held) > 1 else ""
+    share = f"{least.value:.1e} of" if least.value else "exactly zero, unlike"
+    message = f"the gradient of {first.name}{others} is {share} that of a layer nearer to the loss: it does not learn"
     advice = "Use a non-saturating activation, normalisation, residual connections, or a larger initial scale."
-    return Finding("vanishing", name, since, value, 1e-5, message, advice, _DEPTH.format("VanishingGradient"))
+    return Finding(
+        "vanishing", first.name, first.since, least.value, 1e-5, message, advice, _DEPTH.format("VanishingGradient")
+    )
 
 
 def _grown(held: list[Held], grid: Grid, size: Column) -> Finding:
@@ -100,36 +105,49 @@ _DEPTH = "relative form of AWS SageMaker Debugger's {}; Pascanu et al. 2013, arX
 
 
 def loss_spike(history: History) -> Iterator[Finding]:
-    """The loss jumps far above all of its recent values; names what moved first."""
+    """The loss jumps far above all of its recent values, or above them all and stays there; names what moved first."""
     name, steps, values = _loss(history)
     if len(values) < 25:
         return
     for i in range(max(len(values) - 32, 20), len(values)):  # a look may come that late
-        recent = values[max(i - 50, 0) : i]
-        if not np.isfinite(values[i]) or values[i] <= 1.25 * recent.max():
+        recent, after = values[max(i - 50, 0) : i], values[i : i + _STAYS]
+        highest = float(recent.max() + 0.25 * abs(recent.max()))
+        if not np.isfinite(values[i]) or values[i] <= highest:
             continue
-        limit = _usual_range(recent)
+        stays = len(after) == _STAYS and bool((after > highest).all())
+        limit = highest if stays else _usual_range(recent)
         if values[i] > limit:
             first = _moved_first(history, int(steps[i]))
-            message = f"the {name} jumped to {values[i]:.3g} from about {window(recent, 0):.3g}" + (
-                f"; first moved {first}" if first else ""
+            message = (
+                f"the {name} jumped to {values[i]:.3g} from about {window(recent, 0):.3g}{' and stays there' * stays}"
+                + (f"; first moved {first}" if first else "")
             )
-            advice = "Look at the data of that step; clip gradients, or skip batches whose gradient norm is an outlier."
             source = "robust z-score over 50 steps; spikes follow outliers of the gradient (Wortsman 2023, arXiv 2304.13013)"
-            yield Finding("loss_spike", first, int(steps[i]), float(values[i]), limit, message, advice, source)
+            yield Finding("loss_spike", first, int(steps[i]), float(values[i]), limit, message, _OUTLIER, source)
             return
 
 
+_STAYS = 10  # values in a row above all of the fifty before them: no chance of a few hard samples
+_OUTLIER = "Look at the data of that step; clip gradients, or skip batches whose gradient norm is an outlier."
+
+
 def _usual_range(recent: Column) -> float:
-    """Ten robust standard deviations above the median, and a quarter above all of them; six in logarithms too, since
-    losses near zero spread evenly only there: one hard sample is a hundred times the median."""
+    """Ten robust standard deviations above the median, and a quarter above all of them; six in logarithms too, and twice
+    as far as any of them stood above its neighbours, since losses near zero spread evenly only there: one hard sample is
+    a hundred times the median."""
     middle = window(recent, 0)
     limit = max(middle + 10.0 * _spread(recent), 1.25 * middle, 1.25 * float(recent.max()))
     if (recent > 0).all():
         late = np.log(recent[-20:])  # over more steps the fall of the loss itself is most of the spread
-        even = float(np.exp(np.median(late) + 6.0 * _spread(late)))
-        limit = max(limit, min(even, 10.0 * float(recent.max())))
+        even = float(np.median(late)) + max(6.0 * _spread(late), 2.0 * _furthest(np.log(recent)))
+        limit = max(limit, min(float(np.exp(min(even, 80.0))), 10.0 * float(recent.max())))
     return limit
+
+
+def _furthest(values: Column) -> float:
+    """How far the highest stands above the median of its ten neighbours on either side."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(values, 10, mode="reflect"), 21)
+    return float((values - np.median(around, axis=1)).max())
 
 
 def _spread(values: Column) -> float:
@@ -152,14 +170,22 @@ def _moved_first(history: History, step: int) -> str:
 
 
 def skipped(history: History) -> Iterator[Finding]:
-    """More than one step in twenty was thrown away, after the first fifty."""
+    """In a model that computes in float16, more than one step in twenty was thrown away, after the first fifty. Elsewhere
+    gradients that nobody applied are no overflow: who trains two models against each other clears them on purpose."""
     steps, counts = history.watch.get("skipped", _EMPTY)
     done = history.watch.get("grad_norm", _EMPTY)[0]
     last = int(max([0, *steps[-1:], *done[-1:]]))
     lately = (steps > max(50, last - 200)) & (steps > 50)
     share = float(counts[lately].sum()) / max(min(last - 50, 200), 1)
-    if last > 60 and counts[lately].sum() >= 4 and share > 0.05:
-        message = f"{100 * share:.0f} % of the steps were skipped because gradients overflowed"
+    if last > 60 and counts[lately].sum() >= 4 and share > 0.05 and _in_half(history):
+        message = (
+            f"the gradients of {100 * share:.0f} % of the steps were thrown away, as a GradScaler does when they overflow"
+        )
         advice = "Find the layer whose range float16 cannot hold, train in bfloat16, or lower the GradScaler's growth."
         first = int(steps[lately][0])
         yield Finding("skipped", "", first, share, 0.05, message, advice, "GradScaler lowers its scale until none overflows")
+
+
+def _in_half(history: History) -> bool:
+    """Was anything measured that is of float16?"""
+    return any(series.statistic == "subnormal" for series in history.stats.series)

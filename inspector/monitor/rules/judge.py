@@ -41,10 +41,16 @@ def owner(parameter: str) -> str:
     return parameter.rpartition(".")[0]
 
 
+MIXING = ("Linear", "Bilinear", *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)))
+
+
 def weights(history: History) -> set[str]:
-    """Trainable parameters that mix units: matrices and kernels, without biases, norms and embeddings."""
+    """Trainable parameters that mix units: matrices and kernels, without biases, norms, embeddings and scales. A scale of
+    one number a channel has more axes than one too, of which one alone is longer than 1."""
     modules = history.meta.get("modules", {})
-    matrices = {name for name, shape in history.meta.get("parameters", {}).items() if len(shape) > 1}
+    shapes = history.meta.get("parameters", {})
+    matrices = {name for name, shape in shapes.items() if len(shape) > 1 and sum(n > 1 for n in shape) > 1}
+    matrices |= {name for name, shape in shapes.items() if len(shape) > 1 and modules.get(owner(name)) in MIXING}
     return {name for name in matrices if "Embedding" not in modules.get(owner(name), "")}
 
 

@@ -15,7 +15,7 @@ _CS231N = "cs231n: updates of about a thousandth of the weights; AWS SageMaker D
 
 def update_ratio(history: History) -> Iterator[Finding]:
     """A step moves a weight by more than a fifth of its size look after look, or once by more than all of it; or by less
-    than a millionth, look after look."""
+    than a millionth, for a third of the steps so far: a schedule that ends at zero does so for less."""
     grid = history.stats.grid("update", "ratio")
     if not len(grid.steps):
         return
@@ -27,7 +27,9 @@ def update_ratio(history: History) -> Iterator[Finding]:
     settled = grid._replace(values=grid.values[:, grid.steps > 10], steps=grid.steps[grid.steps > 10])
     mixing = weights(history)
     reached = set(history.stats.grid("param_grad", "n").names) or mixing
-    low = list(lasting(settled, settled.values < 1e-6, 3, mixing & reached))
+    low = [
+        held for held in lasting(settled, settled.values < 1e-6, 3, mixing & reached) if 1.5 * held.since <= grid.steps[-1]
+    ]
     if low:
         name, since, value = min(low, key=lambda held: held.value)
         change = f"by only {value:.1e} of its size" if value else "not at all"
@@ -58,27 +60,39 @@ def _more(held: list[Held]) -> str:
 
 def poor_initialisation(history: History) -> Iterator[Finding]:
     """At the first measured step, the spread of the outputs changes by a factor of 100 from one end of the model to the
-    other, or several layers answer zero. The last layer is left out of the spread: it is often small on purpose, and
-    with few units its spread is over samples only."""
+    other; or several layers answer zero, and still do two measured steps later. The last layer is left out of the spread:
+    it is often small on purpose, and with few units its spread is over samples only."""
     grid = history.stats.grid("output", "std")
     mixing = of_type(history, "Linear", "Conv1d", "Conv2d", "Conv3d")
     at = [i for i, name in enumerate(grid.names) if name in mixing]
     if not at or not len(grid.steps) or grid.steps[0] > 1:
         return
     names, spread = [grid.names[i] for i in at], grid.values[at, 0]
-    source = "Glorot and Bengio 2010; AWS SageMaker Debugger's PoorWeightInitialization looks at the same ratio"
-    advice = "Initialise for the activation in use (Xavier for tanh, Kaiming for rectifiers), or normalise."
-    silent = [name for name in names if history.stats.line("output", name, "absmax")[1][:1].tolist() == [0.0]]
-    if len(silent) > 1:  # one alone, the last of a branch, is a known good habit
-        message = f"{', '.join(silent[:3])} answer zero at the first step: their weights are zero"
-        yield Finding("poor_initialisation", silent[0], 1, 0.0, 0.0, message, advice, source)
+    silent = _silent(history, names)
+    if len(silent) > 1:
+        message = f"{', '.join(silent[:3])} have answered zero since the first step: zero weights, or no input but zeros"
+        yield Finding("poor_initialisation", silent[0], 1, 0.0, 0.0, message, _INITIALISE, _GLOROT)
         return
-    names, spread = names[:-1], spread[:-1]
+    begun = (spread != 0.0) & (np.arange(len(names)) < len(names) - 1)
+    names, spread = [name for name, kept in zip(names, begun, strict=True) if kept], spread[begun]
     known = spread[np.isfinite(spread)]
     if len(known) >= 4 and known.max() > 100.0 * known.min():
         name, ratio = _where_it_turns(names, spread), float(known.max() / known.min())
         message = f"the spread of the outputs changes {ratio:.0f}-fold across depth at the first step, most of all at {name}"
-        yield Finding("poor_initialisation", name, 1, ratio, 100.0, message, advice, source)
+        yield Finding("poor_initialisation", name, 1, ratio, 100.0, message, _INITIALISE, _GLOROT)
+
+
+_GLOROT = "Glorot and Bengio 2010; AWS SageMaker Debugger's PoorWeightInitialization looks at the same ratio"
+_INITIALISE = "Initialise for the activation in use (Xavier for tanh, Kaiming for rectifiers), or normalise."
+
+
+def _silent(history: History, names: list[str]) -> list[str]:
+    """Those that answered zero at each of at least three measured steps. At the first it means nothing: adapters, gates and
+    ends of branches begin at zero so that what they stand beside is undisturbed, and leave it as soon as they learn."""
+    grid = history.stats.grid("output", "absmax")
+    zero = (grid.values == 0.0).all(axis=1)
+    found = {name for name, still in zip(grid.names, zero, strict=True) if still} if len(grid.steps) > 2 else set()
+    return [name for name in names if name in found]
 
 
 def _where_it_turns(names: list[str], spread: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
@@ -96,16 +110,21 @@ def frozen(history: History) -> Iterator[Finding]:
     grads = history.stats.grid("param_grad", "absmax")
     reached = {name for i, name in enumerate(grads.names) if (np.nan_to_num(grads.values[i], nan=1.0) > 0).any()}
     source = "AWS SageMaker Debugger's UnchangedTensor"
-    for parameter in _one_per_module([p for p in history.meta.get("parameters", {}) if p not in stepped]):
-        message = f"{parameter} requires a gradient but is in no optimizer that was seen to step"
-        yield Finding(
-            "frozen", parameter, int(steps[0]), 0.0, 0.0, message, "Give it to the optimizer, or freeze it.", source
-        )
-    for parameter in _one_per_module([p for p in stepped if p not in reached and p in history.meta.get("parameters", {})]):
-        message = f"no gradient reaches {parameter}: it is disconnected from the loss, or all that comes is zero"
-        advice = "Look for a detach(), a branch that is not used, or a layer before the loss that is dead."
-        yield Finding("frozen", parameter, int(steps[0]), 0.0, 0.0, message, advice, source)
+    trained = history.meta.get("parameters", {})
+    left_out = [p for p in trained if p not in stepped]
+    if left_out:
+        message = f"{_named(left_out)} requires a gradient but is in no optimizer that was seen to step"
+        advice = "Give it to the optimizer, or freeze it."
+        yield Finding("frozen", left_out[0], int(steps[0]), 0.0, 0.0, message, advice, source)
+    unreached = [p for p in stepped if p not in reached and p in trained]
+    if unreached:
+        message = f"no gradient reaches {_named(unreached)}: it is disconnected from the loss, or all that comes is zero"
+        advice = "Look for a detach(), a branch or expert that is not used, or a layer before the loss that is dead."
+        yield Finding("frozen", unreached[0], int(steps[0]), 0.0, 0.0, message, advice, source)
 
 
-def _one_per_module(parameters: list[str]) -> list[str]:
-    return list({owner(p): p for p in reversed(parameters)}.values())[::-1]
+def _named(parameters: list[str]) -> str:
+    """The first, and in brackets how many modules' more there are, with the first three of these."""
+    first, *more = list({owner(p): p for p in reversed(parameters)}.values())[::-1]
+    some = ", ".join(more[:3]) + ", ..." * (len(more) > 3)
+    return f"{first} (and {len(more)} more: {some})" if more else first
