@@ -57,7 +57,7 @@ def further(draw: random.Random) -> list[Run]:
         run("nan in a weight", of(nn.GELU), "nan", linear, spoil=at(onset, _nan(linear)), **once),
         run("log of zero in the loss", of(nn.ReLU), "nan", last, worsen=_log_of_zero(onset), **once),
         run("loss out of scale", of(nn.SiLU), "exploding|loss_spike", worsen=_louder(onset), **once),
-        run("a layer jumps", of(nn.ReLU), _JUMP, linear, after, spoil=at(onset, grow(linear, 30.0)), **once),
+        run("a layer jumps", of(nn.ReLU), _JUMP, linear, after, spoil=at(onset, _scatter(linear)), **once),
         run("sigmoid saturates", of(nn.Sigmoid, 3), "saturated", "3", spoil=at(onset, grow("2", 400.0)), **once),
         run("never called", lambda: Spare(*size), "frozen", "spare"),
         run("encoder collapses", encoder, "attention", _FUSED, spoil=at(onset, _sharpen), data=digits, **once),
@@ -81,6 +81,11 @@ _HALF: dict[str, object] = {  # nothing underflows
 
 def _nan(layer: str) -> Callable[[nn.Module], object]:
     return lambda m: m.get_submodule(layer).weight.data[0, :1].fill_(float("nan"))
+
+
+def _scatter(layer: str) -> Callable[[nn.Module], object]:
+    """Noise over a weight, ten times as large as it."""
+    return lambda m: (w := m.get_submodule(layer).weight.data).add_(10.0 * w.std() * torch.randn_like(w))
 
 
 def _push(layer: str) -> Callable[[nn.Module], object]:

@@ -128,6 +128,25 @@ def test_one_series_is_read_as_the_whole_block_has_it(folder):
     assert lazy.line("grad", "fc", "rms")[0].tolist() == [2]
 
 
+def test_a_large_file_is_mapped_and_read_as_a_small_one_also_what_is_written_later(folder, monkeypatch):
+    whole = (folder / FILE).read_bytes()
+    small = History.load(folder)
+    monkeypatch.setattr("inspector.records.runfolder.MAPPED", 1)
+    (folder / FILE).write_bytes(whole[: -len(LINES[-1])])
+    run = Run(folder)
+    assert run.update()
+    with (folder / FILE).open("ab") as file:
+        file.write(LINES[-1])
+    assert run.update()
+    large = History(**run.fields())
+    assert np.array_equal(large.stats.cells, small.stats.cells, equal_nan=True)
+    assert large.histograms["output"]["fc"][1].tolist() == small.histograms["output"]["fc"][1].tolist()
+    spoilt = bytearray(whole)
+    spoilt[len(LINES[0]) + len(LINES[1]) + len(LINES[2]) + 20] ^= 1  # in the first frame
+    (folder / FILE).write_bytes(spoilt)
+    assert History.load(folder).stats.steps.tolist() == [2]
+
+
 def test_every_prefix_of_a_file_is_readable_as_far_as_it_goes(folder):
     whole = (folder / FILE).read_bytes()
     ends = np.cumsum([len(line) for line in LINES])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from mmap import mmap
 from typing import NamedTuple
 from zlib import crc32
 
@@ -26,7 +27,7 @@ def pack(kind: str, *parts: bytes) -> bytes:
     return _HEAD.pack(MARK, kind.encode(), len(body), crc32(body)) + body
 
 
-def records(data: bytes) -> Iterator[Record]:
+def records(data: bytes | mmap) -> Iterator[Record]:
     """The whole records, in order; what is torn is passed over, and at the end it may still be being written."""
     view, start = memoryview(data), data.find(MARK)
     while start >= 0:

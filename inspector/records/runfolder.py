@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from mmap import ACCESS_READ, mmap
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from inspector.records.stats import Column, Frame, Series, Stats, as_series
 
 FILE = "history.run"
 FORMAT = "inspector-run/1"
+MAPPED = 1 << 24  # bytes from which a file is mapped instead of read
 ROWS = {"s": "scalars", "w": "watch"}  # kinds of records that hold rows: what the user logged, what is checked each step
 
 Rows = list[tuple[int, dict[str, float]]]
@@ -113,11 +116,8 @@ class Run:
 
     def update(self) -> bool:
         """Read on; was there anything new? Raises ValueError if the file is not the run of a monitor."""
-        with self.path.open("rb") as file:
-            file.seek(self.read)
-            data = file.read()
         done = 0
-        for kind, body, end in records(data):
+        for kind, body, end in records(self._unread()):
             with suppress(ValueError, LookupError, TypeError, struct.error, zlib.error):  # of another version, say
                 self._add(kind, body)
             done = end
@@ -125,6 +125,15 @@ class Run:
         if not self.unit:
             raise ValueError(f"{self.path} does not begin with {FORMAT!r}: it is no run, or one of another version")
         return done > 0
+
+    def _unread(self) -> bytes | mmap:
+        """What was not read yet. A large file is mapped: its numbers then take no memory that the system could not have
+        back. Each record's checksum is compared here, once; the file is only ever appended to."""
+        with self.path.open("rb") as file:
+            if not self.read and file.seek(0, SEEK_END) >= MAPPED:
+                return mmap(file.fileno(), 0, access=ACCESS_READ)
+            file.seek(self.read)
+            return file.read()
 
     def _add(self, kind: str, body: memoryview) -> None:
         if kind == "f":

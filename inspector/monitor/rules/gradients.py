@@ -14,18 +14,20 @@ _EMPTY: tuple[Column, Column] = (np.array([], dtype=np.int64), np.array([]))
 
 
 def exploding(history: History) -> Iterator[Finding]:
-    """The norm of the applied gradient over five steps is ten times what it was, both lately and at the start; or
-    gradients grow 100,000-fold on their way back through the layers."""
+    """The norm of the applied gradient over five steps is ten times what it was, both lately and at the start, and above
+    every single one of sixty steps before, of which a few hard samples may make peaks; or gradients grow 100,000-fold on
+    their way back through the layers."""
     steps, norms = history.watch.get("grad_norm", _EMPTY)
     yield from _across_depth(history, grows=True)
     if len(norms) < 15 or not np.isfinite(norms[-5:]).all():
         return
     now, before = window(norms, -5), max(window(norms, 0, 10), window(norms, -60, -5))
-    if now > 10.0 * before > 0 and not _learning(history):
+    limit = max(10.0 * before, largest(norms[-80:-20], axis=0))
+    if now > limit > 0 and not _learning(history):
         name = _grew_most(history, int(steps[-5]))
         message = f"the gradient norm is {now:.3g}, {now / before:.0f} times what it was; most of all {name or 'everywhere'}"
         source = "10 times the running median, as AWS SageMaker Debugger's ExplodingTensor and SPAM (ICLR 2025) look for"
-        yield Finding("exploding", name, int(steps[-5]), now, 10.0 * before, message, _CALM, source)
+        yield Finding("exploding", name, int(steps[-5]), now, float(limit), message, _CALM, source)
 
 
 _CALM = "Lower the learning rate, clip the gradient norm, or warm up."
