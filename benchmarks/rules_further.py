@@ -63,7 +63,14 @@ def further(draw: random.Random) -> list[Run]:
         run("encoder collapses", encoder, "attention", _FUSED, spoil=at(onset, _sharpen), data=digits, **once),
         run("logits grow", lambda: Attend(32), "attention", "weights", spoil=_grows(onset), data=digits, **once),
         run(
-            "half near its end", of(nn.ReLU), "low_precision", linear, after, spoil=at(onset, _push(linear)), **once, **_HALF
+            "half near its end",
+            of(nn.ReLU),
+            "low_precision|nan",
+            linear,
+            after,
+            spoil=at(onset, _push(linear)),
+            **once,
+            **_HALF,
         ),
         run("starts too large, cnn", lambda: scaled(deep_cnn(), large), "poor_initialisation", data=digits),
         run("shrinks with depth", lambda: scaled(small(), 0.2), "vanishing|poor_initialisation"),
@@ -74,8 +81,8 @@ _FUSED = "encoder.layers.0.self_attn"
 _JUMP = "loss_spike|exploding"
 _HALF: dict[str, object] = {  # nothing underflows
     "dtype": torch.float16,
-    "optimizer": lambda m: torch.optim.SGD(m.parameters(), lr=1e-2),
-    "worsen": lambda now, loss, output: 4096.0 * loss,
+    "optimizer": lambda m: torch.optim.SGD(m.parameters(), lr=1e-2 / 256),
+    "worsen": lambda now, loss, output: 2.0**20 * loss,
 }
 
 

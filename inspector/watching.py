@@ -54,11 +54,12 @@ def watch(run: str, *, every: float, once: bool) -> None:
 def _seen(reader: Run, console: Console) -> RenderableType:
     """What fits the terminal; a higher view could not be drawn over the last one."""
     history = History(**reader.fields(histograms=False))
-    return view(history, width=console.width, height=console.height - 1)
+    silent = time.time() - reader.path.stat().st_mtime if reader.path.exists() else None
+    return view(history, width=console.width, height=console.height - 1, silent=silent)
 
 
-def view(history: History, *, width: int = 100, height: int | None = None) -> RenderableType:
-    """Everything at one glance, in ``height`` lines where that is given."""
+def view(history: History, *, width: int = 100, height: int | None = None, silent: float | None = None) -> RenderableType:
+    """Everything at one glance, in ``height`` lines where that is given; ``silent``: seconds since it was written to."""
     from rich.console import Group
 
     wrong = [_finding(finding, history.unit) for finding in history.findings[:FINDINGS]]
@@ -66,16 +67,26 @@ def view(history: History, *, width: int = 100, height: int | None = None) -> Re
     scalars = curves(history, width)
     room = LAYERS if height is None else height - lines - len(scalars.rows) - 10
     table = layers(history, max(min(room, LAYERS), 3), width)
-    return Group(_head(history), *wrong, *_rest(history), *(printing.rich(t) for t in (scalars, table) if t.rows))
+    return Group(_head(history, silent), *wrong, *_rest(history), *(printing.rich(t) for t in (scalars, table) if t.rows))
 
 
-def _head(history: History) -> Text:
+def _head(history: History, silent: float | None = None) -> Text:
     count = max([len(steps) for steps, _ in history.scalars.values()] + [0])
     measured = len(history.stats.steps)
     facts = [f"{count:,} {history.unit}s", *([f"{measured:,} measured"] if measured else [])]
     if "cost" in history.meta:
         facts.append(f"finished; monitoring took {100 * float(history.meta['cost']):.1f} % of the time")
+    elif silent is not None:
+        facts.append(f"last heard of {_ago(silent)} ago")
     return _styled((history.meta.get("class") or "training", "bold"), (f" · {' · '.join(facts)}", ""))
+
+
+def _ago(seconds: float) -> str:
+    """1 s, 5 min, 3 h or 2 days."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0.0):.0f} s"
 
 
 def _finding(finding: Finding, unit: str) -> Text:

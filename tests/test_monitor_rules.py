@@ -285,3 +285,80 @@ def test_every_finding_comes_with_advice_and_a_source():
     for finding in run(model, optimizer=torch.optim.SGD(model.parameters(), lr=50.0)).findings:
         assert finding.advice.strip().endswith(".")
         assert finding.source
+
+
+def test_of_gradients_that_vanish_the_one_furthest_from_the_loss_is_named_though_another_is_smaller():
+    rows = grid("param_grad", "absmax", [[4e-8] * 4, [1e-8] * 4, [1.0] * 4], list(WEIGHTS))
+    (found,) = RULES["vanishing"](history(rows=rows, parameters=WEIGHTS))
+    assert (found.name, found.value) == ("0.weight", pytest.approx(1e-8))
+    assert "and 1 more, the least that of 2.weight" in found.message
+
+
+def test_layers_that_begin_at_zero_and_leave_it_are_well_initialised_and_those_that_stay_are_not():
+    modules = {str(i): "Linear" for i in range(4)}
+
+    def told(size):
+        rows = grid("output", "absmax", [[1.0] * 3, [0.0, size, size], [0.0, size, size], [1.0] * 3])
+        rows += grid("output", "std", [[0.5] * 3, [0.0, size, size], [0.0, size, size], [0.5] * 3])
+        return [f.name for f in RULES["poor_initialisation"](history(rows=rows, modules=modules))]
+
+    assert told(1e-6) == []
+    assert told(0.0) == ["1"]
+
+
+def test_scales_and_tables_of_positions_are_no_weights_and_a_linear_layer_of_one_unit_is():
+    def told(parameters):
+        rows = grid("update", "ratio", [[1e-3, 3.0, 1e-3]] * len(parameters), list(parameters))
+        made = history(rows=rows, parameters=parameters, modules={"head": "Linear", "tokens": "Embedding"})
+        return [f.message.split(" changes ")[1].split(" by ")[0] for f in RULES["update_ratio"](made)]
+
+    tables = {"block.layer_scale": [24, 1, 1], "places": [10, 8], "tokens.weight": [50, 8]}
+    assert told({**tables, "head.weight": [1, 8], "body.weight_hh_l0": [8, 8]}) == ["head.weight (and 1 more)"]
+    assert told({**tables, "inner": [8, 8], "outer": [8, 8]}) == ["places (and 2 more)"]
+
+
+def test_a_schedule_that_ends_at_zero_is_no_too_low_rate_and_one_that_has_long_been_there_is():
+    def told(low_from):
+        ratios = [[1e-8 if step >= low_from else 1e-3 for step in range(1, 101)]] * 3
+        rows = grid("update", "ratio", ratios, list(WEIGHTS))
+        return [f.step for f in RULES["update_ratio"](history(rows=rows, parameters=WEIGHTS))]
+
+    assert told(90) == []
+    assert told(60) == [60]
+    assert told(1) == [11]
+
+
+def test_what_is_left_out_of_the_optimizer_is_told_at_once_and_not_module_by_module():
+    model = mlp(depth=3)
+    (finding,) = [f for f in run(model, optimizer=torch.optim.Adam(model[6].parameters())).findings if f.rule == "frozen"]
+    assert finding.name == "0.weight"
+    assert "0.weight (and 2 more: 2.weight, 4.weight) requires a gradient" in finding.message
+
+
+def test_peaks_of_a_few_hard_samples_are_no_explosion():
+    late = [0.1, 0.2, 3.0, 0.1, 0.15] * 20
+    burst = [3.1, 0.5, 2.3, 3.5, 0.9]
+    assert list(RULES["exploding"](history(watch={"grad_norm": late + burst}))) == []
+    assert len(list(RULES["exploding"](history(watch={"grad_norm": late + [10 * n for n in burst]})))) == 1
+
+
+def test_a_loss_that_jumps_and_stays_is_a_spike_where_a_single_value_like_it_is_none():
+    noisy = [0.05, 0.5, 0.1, 0.2, 0.08, 0.3] * 12
+    assert list(RULES["loss_spike"](history({"loss": [*noisy, 2.3, 0.1, 0.2]}))) == []
+    (found,) = RULES["loss_spike"](history({"loss": [*noisy, *[2.3] * 10]}))
+    assert found.step == 73
+    assert "stays there" in found.message
+
+
+def test_a_loss_that_has_had_such_peaks_before_has_no_spike():
+    low = [0.002 * (1 + 0.5 * (-1) ** i) for i in range(60)]
+    low[15] = 0.2
+    assert list(RULES["loss_spike"](history({"loss": [*low, 0.37]}))) == []
+    assert len(list(RULES["loss_spike"](history({"loss": [*low, 3.7]})))) == 1
+
+
+def test_gradients_that_nobody_applied_are_an_overflow_only_in_float16():
+    rows = grid("output", "subnormal", [[0.0] * 120])
+    for given, count in ((rows, 1), ([], 0)):
+        thrown = history(watch={"grad_norm": [1.0] * 120, "skipped": [1.0] * 120}, rows=given)
+        assert len(list(RULES["skipped"](thrown))) == count

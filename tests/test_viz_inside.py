@@ -236,6 +236,25 @@ def test_update_ratios_stand_beside_the_usual_one_in_a_thousand():
     assert len(usual) == 1
 
 
+def test_several_runs_share_the_axes_of_gradients_and_updates_and_the_colours_of_maps():
+    first, second = training(), training()
+    first.stats.cells[9, 0], second.stats.cells[9, 0] = 1e-3, 1.0
+    figure = show(first, second)
+    maps = [ax.images[0] for ax in figure.axes if ax.images]
+    assert maps[0].get_clim() == maps[1].get_clim()
+    flow, ratio = figure.axes[1:3]
+    assert [list(line.get_ydata()[:1]) for line in flow.lines[:2]] == [[pytest.approx(1e-3)], [pytest.approx(1.0)]]
+    assert len(ratio.get_legend_handles_labels()[1]) == 2
+    assert not [ax for ax in show(*[first] * 4).axes if ax.images]
+
+
+def test_a_zero_among_update_ratios_counts_for_the_median():
+    series = [Series("update", f"p{i}", "ratio") for i in range(20)]
+    cells = np.tile(np.r_[np.zeros(15), np.full(5, 1e-3)], (5, 1))
+    (line,) = plot_update_ratio(Stats.dense(np.arange(5), series, cells, np.ones(cells.shape, dtype=bool)))
+    assert np.isnan(line.get_ydata()).all()
+
+
 def test_on_log_colours_zero_is_black_and_not_the_colour_of_what_was_not_measured():
     cells = np.array([[1.0, 1e-4, 0.0, 0.0]])
     present = np.array([[True, True, True, False]])

@@ -63,3 +63,15 @@ def test_of_steps_that_share_a_character_the_largest_shows():
     assert watching.sparkline([1.0, float("nan")], 10) == "▁·"
     assert watching.sparkline([], 10) == ""
     assert watching.sparkline([1e-9, 1.0, 1e9], log=True) == "▁▅█"
+
+
+def test_a_run_that_goes_on_says_when_it_was_last_heard_of():
+    for seconds, text in ((3.0, "3 s ago"), (600.0, "10 min ago"), (1e6, "12 days ago")):
+        assert f"last heard of {text}" in watching._head(made(), seconds).plain
+    ended = made()
+    ended.meta["cost"] = 0.02
+    assert "last heard" not in watching._head(ended, 3.0).plain
+
+
+def test_on_a_log_course_a_zero_stands_at_the_foot_and_hides_nothing():
+    assert watching.sparkline([1.0, 0.1, 0.01, 0.0], log=True) == "█▆▃▁"

@@ -43,10 +43,10 @@ def show_histories(
         heights = [*(row[0] for row in rows), *tall]
         drawn = Figure(natural=(9.4, sum(heights) + 0.8 + room_for(alarms)), **figure)
         outer = GridSpec(max(len(heights), 1), 1, figure=drawn, height_ratios=heights or [1])
-        for place, (_, cells, wide) in zip(outer, rows, strict=False):
-            inner = GridSpecFromSubplotSpec(1, wide, subplot_spec=place)
-            for at, draw in zip(inner, cells, strict=False):
-                draw(drawn.add_subplot(at))
+        for row, (_, cells, wide) in enumerate(rows):
+            inner = GridSpecFromSubplotSpec(1, wide, subplot_spec=outer[row])
+            for column, draw in enumerate(cells):
+                draw(drawn.add_subplot(inner[column]))
         for i, pair in enumerate(maps, start=len(rows)):
             _maps(drawn, outer[i], histories, labels, pair)
     drawn.head(f"{len(histories)} runs", " · ".join(shorten(label, 40) for label in labels), *alarms)
@@ -92,7 +92,7 @@ def _common(histories: Sequence[History]) -> list[tuple[str, str]]:
 def plot_gradient_flows(runs: Mapping[str, Stats], *, ax: Axes | None = None) -> list[Any]:
     """Size of the applied gradient of each parameter in execution order at the last measured step of each run, by label,
     on one log scale; a gradient that is exactly 0 is marked at the foot, and one that was not measured is a gap."""
-    known = {label: gradients_at(stats) for label, stats in runs.items() if ("param_grad", "absmax") in pairs_of(stats)}
+    known = {label: gradients_at(stats) for label, stats in runs.items() if "param_grad" in dict(pairs_of(stats))}
     names = list(dict.fromkeys(name for found in known.values() for name in found.names))
     place = {name: i for i, name in enumerate(names)}
     ax = canvas(ax, (6, 2.6))
@@ -101,7 +101,11 @@ def plot_gradient_flows(runs: Mapping[str, Stats], *, ax: Axes | None = None) ->
     for run, label in enumerate(runs):
         if label in known:
             sizes[run, [place[name] for name in known[label].names]] = known[label].values
-            style = {"marker": _MARKS[run % len(_MARKS)], "ms": 4.0 if len(names) <= NAMED else 1.5, "lw": 0.8}
+            style: dict[str, Any] = {
+                "marker": _MARKS[run % len(_MARKS)],
+                "ms": 4.0 if len(names) <= NAMED else 1.5,
+                "lw": 0.8,
+            }
             line = np.where(sizes[run] > 0, sizes[run], np.nan)
             lines += ax.plot(line, color=_colour(run), label=f"{shorten(label, 18)}, step {known[label].step:,}", **style)
     ax.set_yscale("log")
@@ -131,7 +135,7 @@ def plot_update_ratios(runs: Mapping[str, Stats], *, ax: Axes | None = None) -> 
         low, middle, high = band(values)
         ax.fill_between(steps, low, high, color=_colour(run), alpha=0.15, lw=0)
         lines += ax.plot(steps, middle, color=_colour(run), label=shorten(label, 18))
-        seen += [low[np.isfinite(low)], high[np.isfinite(high)]]
+        seen += [line[np.isfinite(line)] for line in (low, middle, high)]
     ax.axhline(USUAL, color=MUTED, ls=(0, (4, 2)), lw=0.9)
     ax.set_yscale("log")
     plain_log(ax, np.concatenate(seen))
@@ -150,8 +154,9 @@ def _maps(figure: Figure, place: Any, histories: Sequence[History], labels: list
     every = np.concatenate([grid.values.ravel() for grid in grids])
     same = all(grid.names == grids[0].names for grid in grids)
     axes: list[Axes] = []
-    for i, (at, history) in enumerate(zip(GridSpecFromSubplotSpec(1, len(there), subplot_spec=place), there, strict=True)):
-        axes.append(figure.add_subplot(at))
+    inner = GridSpecFromSubplotSpec(1, len(there), subplot_spec=place)
+    for i, history in enumerate(there):
+        axes.append(figure.add_subplot(inner[i]))
         drawn = plot_layers(
             history.stats, kind, statistic, ax=axes[-1], findings=history.findings, unit=history.unit, scale_of=every
         )

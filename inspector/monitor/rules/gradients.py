@@ -22,12 +22,12 @@ def exploding(history: History) -> Iterator[Finding]:
     if len(norms) < 15 or not np.isfinite(norms[-5:]).all():
         return
     now, before = window(norms, -5), max(window(norms, 0, 10), window(norms, -60, -5))
-    limit = max(10.0 * before, largest(norms[-80:-20], axis=0))
-    if now > limit > 0 and not _learning(history):
+    limit = max(10.0 * before, float(largest(norms[-80:-20], axis=0)))
+    if now > limit and before > 0 and not _learning(history):
         name = _grew_most(history, int(steps[-5]))
         message = f"the gradient norm is {now:.3g}, {now / before:.0f} times what it was; most of all {name or 'everywhere'}"
         source = "10 times the running median, as AWS SageMaker Debugger's ExplodingTensor and SPAM (ICLR 2025) look for"
-        yield Finding("exploding", name, int(steps[-5]), now, float(limit), message, _CALM, source)
+        yield Finding("exploding", name, int(steps[-5]), now, limit, message, _CALM, source)
 
 
 _CALM = "Lower the learning rate, clip the gradient norm, or warm up."
@@ -136,13 +136,15 @@ _OUTLIER = "Look at the data of that step; clip gradients, or skip batches whose
 def _usual_range(recent: Column) -> float:
     """Ten robust standard deviations above the median, and a quarter above all of them; six in logarithms too, and twice
     as far as any of them stood above its neighbours, since losses near zero spread evenly only there: one hard sample is
-    a hundred times the median."""
+    a hundred times the median. Ten times the highest is always out of range, and nothing less where that is itself more
+    than a hundred times the median: what is nearly solved has not yet shown all its hard samples."""
     middle = window(recent, 0)
     limit = max(middle + 10.0 * _spread(recent), 1.25 * middle, 1.25 * float(recent.max()))
     if (recent > 0).all():
         late = np.log(recent[-20:])  # over more steps the fall of the loss itself is most of the spread
         even = float(np.median(late)) + max(6.0 * _spread(late), 2.0 * _furthest(np.log(recent)))
-        limit = max(limit, min(float(np.exp(min(even, 80.0))), 10.0 * float(recent.max())))
+        solved = float(recent.max()) > 100.0 * middle
+        limit = max(limit, 10.0 * float(recent.max()) if solved else min(float(np.exp(even)), 10.0 * float(recent.max())))
     return limit
 
 

@@ -45,13 +45,15 @@ MIXING = ("Linear", "Bilinear", *(f"Conv{kind}{n}d" for kind in ("", "Transpose"
 
 
 def weights(history: History) -> set[str]:
-    """Trainable parameters that mix units: matrices and kernels, without biases, norms, embeddings and scales. A scale of
-    one number a channel has more axes than one too, of which one alone is longer than 1."""
-    modules = history.meta.get("modules", {})
-    shapes = history.meta.get("parameters", {})
-    matrices = {name for name, shape in shapes.items() if len(shape) > 1 and sum(n > 1 for n in shape) > 1}
-    matrices |= {name for name, shape in shapes.items() if len(shape) > 1 and modules.get(owner(name)) in MIXING}
-    return {name for name in matrices if "Embedding" not in modules.get(owner(name), "")}
+    """Trainable parameters that mix units: matrices and kernels, without biases, norms, embeddings, and scales, of whose
+    axes one alone is longer than 1. What is called no weight and is in a module of one's own is more often a table of
+    positions than a matrix: it counts where most are such."""
+    modules, shapes = history.meta.get("modules", {}), history.meta.get("parameters", {})
+    known = {name for name, shape in shapes.items() if len(shape) > 1 and modules.get(owner(name)) in MIXING}
+    others = {name for name, shape in shapes.items() if sum(n > 1 for n in shape) > 1} - known
+    others = {name for name in others if "Embedding" not in modules.get(owner(name), "")}
+    called = known | {name for name in others if "weight" in name.rpartition(".")[2]}
+    return called if 2 * len(called) > len(known | others) else known | others
 
 
 def window(values: Column, start: int, stop: int | None = None) -> float:
