@@ -352,7 +352,8 @@ def test_a_loss_that_jumps_and_stays_is_a_spike_where_a_single_value_like_it_is_
 
 def test_a_loss_that_has_had_such_peaks_before_has_no_spike():
     low = [0.002 * (1 + 0.5 * (-1) ** i) for i in range(60)]
-    low[15] = 0.2
+    low[15] = 0.1
+    assert list(RULES["loss_spike"](history({"loss": [*low, *low[16:], 0.06]}))) == []  # long ago
     assert list(RULES["loss_spike"](history({"loss": [*low, 0.37]}))) == []
     assert len(list(RULES["loss_spike"](history({"loss": [*low, 3.7]})))) == 1
 

@@ -117,7 +117,7 @@ def loss_spike(history: History) -> Iterator[Finding]:
         if not np.isfinite(values[i]) or values[i] <= highest:
             continue
         stays = len(after) == _STAYS and bool((after > highest).all())
-        limit = highest if stays else _usual_range(recent)
+        limit = highest if stays else _usual_range(values[max(i - 200, 0) : i])
         if values[i] > limit:
             first = _moved_first(history, int(steps[i]))
             message = (
@@ -133,19 +133,20 @@ _STAYS = 10  # values in a row above all of the fifty before them: no chance of 
 _OUTLIER = "Look at the data of that step; clip gradients, or skip batches whose gradient norm is an outlier."
 
 
-def _usual_range(recent: Column) -> float:
-    """Ten robust standard deviations above the median, and a quarter above all of them; six in logarithms too, and twice
-    as far as any of them stood above its neighbours, since losses near zero spread evenly only there: one hard sample is
-    a hundred times the median. Ten times the highest is always out of range, and nothing less where that is itself more
-    than a hundred times the median: what is nearly solved has not yet shown all its hard samples."""
-    middle = window(recent, 0)
-    limit = max(middle + 10.0 * _spread(recent), 1.25 * middle, 1.25 * float(recent.max()))
-    if (recent > 0).all():
-        late = np.log(recent[-20:])  # over more steps the fall of the loss itself is most of the spread
-        even = float(np.median(late)) + max(6.0 * _spread(late), 2.0 * _furthest(np.log(recent)))
-        solved = float(recent.max()) > 100.0 * middle
-        limit = max(limit, 10.0 * float(recent.max()) if solved else min(float(np.exp(even)), 10.0 * float(recent.max())))
-    return limit
+def _usual_range(before: Column) -> float:
+    """Of the last fifty, ten robust standard deviations above the median, and a quarter above all of them. Losses near zero
+    spread evenly only in logarithms, where one hard sample is a hundred times the median: there six deviations, and twice
+    as far as any of those before stood above its neighbours. Ten times the highest is always out of range, and nothing
+    less where that is itself a hundred times the median: what is nearly solved has not shown all its hard samples."""
+    recent = before[-50:]
+    middle, highest = window(recent, 0), float(recent.max())
+    limit = max(middle + 10.0 * _spread(recent), 1.25 * middle, 1.25 * highest)
+    if (before < 0).any():
+        return limit
+    logs = np.log(np.maximum(before, 1e-30))
+    level, spread, peak = float(np.median(logs[-20:])), _spread(logs[-20:]), _furthest(logs)
+    apart = 80.0 if highest > 100.0 * middle else max(6.0 * spread, 2.0 * peak)
+    return max(limit, 1.25 * float(np.exp(level + peak)), min(float(np.exp(level + apart)), 10.0 * highest))
 
 
 def _furthest(values: Column) -> float:
