@@ -1,10 +1,12 @@
 """How good are the monitor's rules? Healthy runs must stay silent, sick ones must be named with their layer and in time.
 
-    python benchmarks/rules.py [--steps 200] [--fresh 1 2 3] [--only NAME]
+    python benchmarks/rules.py [--steps 200] [--fresh 1 2 3] [--only NAME] [--real]
 
 Each run trains a small model for a few hundred steps. A sick run has one disease planted at a known step; it counts as
 found if the rule that is meant for it names the layer within 50 steps of the onset. The first table is about the runs
 that the rules were made with, the second about runs drawn anew (other data, models, rates, onsets) from the given seeds.
+With --real the healthy trainings of ``rules_real`` follow: the shipped models by their own recipes to the end, and models of
+torchvision and habits that look like diseases; each with a Monitor as it comes, and with all kinds at every step.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import random
 import warnings
 
 import rules_fresh
+import rules_real
 import torch
 import torch.nn.functional as F
 from rules_further import further
+from rules_real import Real
 from rules_tuned import HEALTHY, SICK, Run
 from torch import Tensor
 
@@ -33,7 +37,7 @@ def train(run: Run, steps: int) -> Told:
     inputs, labels = run.data()
     model = run.build().to(run.dtype)
     optimizer = run.optimizer(model)
-    scaler = torch.amp.GradScaler("cpu", enabled=run.scaler, init_scale=2.0**8)
+    scaler = torch.amp.GradScaler("cpu", enabled=run.scaler, init_scale=2.0**14)
     told: Told = []
     with Monitor(model, every=run.every, what=run.what) as monitor:
         for step in range(1, steps + 1):
@@ -106,11 +110,27 @@ def _table(hits: dict[str, list[int | None]], alarms: dict[str, int]) -> None:
         print(f"{rule:22} {len(found):>3} of {len(delays):<2} {spread:>12} {alarms[rule]:>14}")
 
 
+def measure_real(runs: list[Real]) -> None:
+    """Say what each is told, as the Monitor comes and with everything measured; the right answer is nothing."""
+    total = 0
+    for run in runs:
+        plain, full = rules_real.train(run)
+        total += len(plain) + len(full)
+        print(
+            f"{run.name:40} {run.steps:>5} steps: {len(plain)} findings, {len(full)} with all kinds at every step",
+            flush=True,
+        )
+        for step, finding in (*plain, *full):
+            print(f"    told at {step}: {finding}")
+    print(f"\n{total} false alarms in {len(runs)} trainings, each looked at in two ways")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--steps", type=int, default=200)
     arguments.add_argument("--fresh", type=int, nargs="*", default=[1, 2, 3], help="seeds of the runs drawn anew")
     arguments.add_argument("--only", default="", help="runs whose name holds this; all they say is printed")
+    arguments.add_argument("--real", action="store_true", help="also trainings as people run them; a quarter of an hour")
     arguments.add_argument("--verbose", action="store_true")
     given = arguments.parse_args()
     torch.set_num_threads(1)
@@ -127,6 +147,9 @@ def main() -> None:
     if fresh:
         print(f"runs drawn anew, seeds {', '.join(map(str, given.fresh))}\n")
         measure(fresh, given.steps, given.verbose)
+    if given.real:
+        print("healthy trainings as people run them\n")
+        measure_real([run for run in rules_real.REAL if given.only in run.name])
 
 
 if __name__ == "__main__":

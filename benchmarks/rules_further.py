@@ -91,8 +91,8 @@ def _nan(layer: str) -> Callable[[nn.Module], object]:
 
 
 def _scatter(layer: str) -> Callable[[nn.Module], object]:
-    """Noise over a weight, ten times as large as it."""
-    return lambda m: (w := m.get_submodule(layer).weight.data).add_(10.0 * w.std() * torch.randn_like(w))
+    """Noise over a weight, thirty times as large as it."""
+    return lambda m: (w := m.get_submodule(layer).weight.data).add_(30.0 * w.std() * torch.randn_like(w))
 
 
 def _push(layer: str) -> Callable[[nn.Module], object]:

@@ -45,6 +45,7 @@ from inspector.viz.history import show_history
 from inspector.viz.images import plot_heat, plot_image, plot_mosaic, plot_overlay
 from inspector.viz.layers import plot_layers
 from inspector.viz.nouns import plot_findings, show_coverage, show_curve, show_findings, show_samples, show_scores, show_task
+from inspector.viz.runs import plot_gradient_flows, plot_update_ratios
 from inspector.viz.sequences import plot_series, plot_steps
 from inspector.viz.several import plot_bars
 from inspector.viz.spreads import plot_spreads
@@ -67,6 +68,7 @@ __all__ = [
     "plot_findings",
     "plot_gate",
     "plot_gradient_flow",
+    "plot_gradient_flows",
     "plot_groups",
     "plot_heads",
     "plot_heat",
@@ -88,6 +90,7 @@ __all__ = [
     "plot_tokens",
     "plot_tree",
     "plot_update_ratio",
+    "plot_update_ratios",
     "rollout",
     "show",
     "tokens_html",

@@ -171,22 +171,32 @@ def plot_histogram(history: History, kind: str, name: str, *, ax: Axes | None = 
         raise LookupError(f"no histogram of {kind!r} of {name!r}; there are {', '.join(list(known)[:8]) or 'none'}")
     steps, counts = known[name]
     shares = array(counts) / np.maximum(array(counts).sum(axis=1, keepdims=True), 1)
-    used = np.flatnonzero(shares.any(axis=0))
-    low, high = (int(used[0]), int(used[-1])) if used.size else (0, len(LOG2_BINS) - 1)
-    board = shares[:, low : high + 1].T
+    rows = _rows(np.flatnonzero(shares.any(axis=0)))
+    board = shares[:, rows].T
     ax = canvas(ax, (5, 2.8))
     norm = LogNorm(max(float(board.max()) * 1e-4, 1e-9), max(float(board.max()), 1e-8))
     cmap = colour_map("viridis").with_extremes(bad="white", under="white")
-    extent = (-0.5, len(steps) - 0.5, low - 0.5, high + 0.5)
+    extent = (-0.5, len(steps) - 0.5, -0.5, len(rows) - 0.5)
     drawn = ax.imshow(board, origin="lower", aspect="auto", interpolation="nearest", norm=norm, cmap=cmap, extent=extent)
-    at = np.unique(np.linspace(low, high, min(high - low + 1, 9)).round().astype(int))
-    ax.set_yticks(at, labels=[_bin(LOG2_BINS[i]) for i in at])
+    for above in np.flatnonzero(np.diff(rows) > 1):  # zero, and what is not finite, lie at no distance
+        ax.axhline(above + 0.5, color=MUTED, lw=0.8, ls=(0, (4, 2)))
+    at = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 9)).round().astype(int))
+    ax.set_yticks(at, labels=[_bin(LOG2_BINS[rows[i]]) for i in at])
     columns = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 6)).round().astype(int))
     ax.set_xticks(columns, labels=[f"{steps[i]:,}" for i in columns])
     ax.set_xlabel(history.unit, color=MUTED)
     ax.set_title(f"|values| of {kind} at {shorten(name or '(model)', 30)}")
     ax.tick_params(axis="y", labelsize=SMALL)
     return drawn
+
+
+def _rows(used: Array) -> Array:
+    """The bins to draw: all from the least to the largest magnitude, and those of 0 and of no number only if used."""
+    last = len(LOG2_BINS) - 1
+    sizes = used[(used > 0) & (used < last)]
+    between = np.arange(sizes[0], sizes[-1] + 1) if sizes.size else np.array([], dtype=int)
+    found = np.r_[used[used == 0], between, used[used == last]].astype(int)
+    return found if found.size else np.array([0])
 
 
 def _bin(name: str) -> str:
