@@ -231,7 +231,7 @@ def writing(batch: int = 16, length: int = 48) -> Loss:
 
 
 class Experts(nn.Module):
-    """Four experts, of which each sample asks the best one."""
+    """Four experts, of which each sample asks the best one, told with noise so that none is forgotten."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -241,7 +241,8 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.embed(x.flatten(1)).relu()
-        weight, which = self.gate(h).softmax(-1).max(-1)
+        score = self.gate(h)
+        weight, which = (score + torch.randn_like(score)).softmax(-1).max(-1)
         mixed = torch.zeros_like(h)
         for i, expert in enumerate(self.experts):
             rows = which == i
@@ -361,7 +362,7 @@ REAL = [
     Real("resnet18, zero-init residuals", fresh(zero_resnet, DIGITS), sgd(0.05), rate=warm),
     Real("resnet18, photographs, bfloat16", fresh(on_crops, CROPS), adamw(1e-3), rate=warm, half=True),
     Real("resnet18, accumulated, clipped", fresh(resnet, DIGITS), sgd(0.05), 60, cosine, accumulate=4, clip=1.0),
-    Real("mobilenet v2, SGD", fresh(mobile2, DIGITS), sgd(0.05), rate=warm),
+    Real("mobilenet v2, SGD", fresh(mobile2, DIGITS), sgd(0.01), rate=warm),
     Real("mobilenet v3, AdamW", fresh(mobile3, DIGITS), adamw(2e-3), rate=warm),
     Real("convnext, layer scale", fresh(convnext, DIGITS), adamw(4e-3, 0.05), rate=warm),
     Real("vit, dropout, smoothing", fresh(partial(vit, 0.1), on(some(digits, 16), 0.1)), decayed(1e-3), rate=warm),

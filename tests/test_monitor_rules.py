@@ -294,6 +294,14 @@ def test_of_gradients_that_vanish_the_one_furthest_from_the_loss_is_named_though
     assert "and 1 more, the least that of 2.weight" in found.message
 
 
+def test_what_a_norm_follows_may_begin_at_any_scale():
+    names = [f"{i}.{part}" for i in range(6) for part in ("conv", "norm")]
+    rows = grid("output", "std", [[10.0 ** -(i // 2)] if i % 2 == 0 else [1.0] for i in range(12)], names)
+    for norm, count in (("BatchNorm2d", 0), ("ReLU", 1)):
+        modules = {name: "Conv2d" if name.endswith("conv") else norm for name in names}
+        assert len(list(RULES["poor_initialisation"](history(rows=rows, modules=modules)))) == count
+
+
 def test_layers_that_begin_at_zero_and_leave_it_are_well_initialised_and_those_that_stay_are_not():
     modules = {str(i): "Linear" for i in range(4)}
 

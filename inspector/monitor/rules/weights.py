@@ -60,8 +60,9 @@ def _more(held: list[Held]) -> str:
 
 def poor_initialisation(history: History) -> Iterator[Finding]:
     """At the first measured step, the spread of the outputs changes by a factor of 100 from one end of the model to the
-    other; or several layers answer zero, and still do two measured steps later. The last layer is left out of the spread:
-    it is often small on purpose, and with few units its spread is over samples only."""
+    other; or several layers answer zero, and still do two measured steps later. Of the spread two kinds are left out: what
+    a norm follows, since it undoes any scale, and the last layer, which is often small on purpose and, with few units,
+    spreads over samples only."""
     grid = history.stats.grid("output", "std")
     mixing = of_type(history, "Linear", "Conv1d", "Conv2d", "Conv3d")
     at = [i for i, name in enumerate(grid.names) if name in mixing]
@@ -73,7 +74,8 @@ def poor_initialisation(history: History) -> Iterator[Finding]:
         message = f"{', '.join(silent[:3])} have answered zero since the first step: zero weights, or no input but zeros"
         yield Finding("poor_initialisation", silent[0], 1, 0.0, 0.0, message, _INITIALISE, _GLOROT)
         return
-    begun = (spread != 0.0) & (np.arange(len(names)) < len(names) - 1)
+    normed = np.array(["Norm" in _type_after(history, grid.names, i) for i in at])
+    begun = (spread != 0.0) & (np.arange(len(names)) < len(names) - 1) & ~normed
     names, spread = [name for name, kept in zip(names, begun, strict=True) if kept], spread[begun]
     known = spread[np.isfinite(spread)]
     if len(known) >= 4 and known.max() > 100.0 * known.min():
@@ -84,6 +86,11 @@ def poor_initialisation(history: History) -> Iterator[Finding]:
 
 _GLOROT = "Glorot and Bengio 2010; AWS SageMaker Debugger's PoorWeightInitialization looks at the same ratio"
 _INITIALISE = "Initialise for the activation in use (Xavier for tanh, Kaiming for rectifiers), or normalise."
+
+
+def _type_after(history: History, names: list[str], i: int) -> str:
+    """The type of the module that answers next in execution order."""
+    return str(history.meta.get("modules", {}).get(names[i + 1], "")) if i + 1 < len(names) else ""
 
 
 def _silent(history: History, names: list[str]) -> list[str]:
