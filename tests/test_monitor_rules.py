@@ -211,7 +211,7 @@ def test_a_step_that_changes_more_than_all_of_a_weight_is_found_at_once():
 
 def test_gradients_that_grow_on_their_way_back_explode_and_those_that_shrink_vanish():
     for sizes, rule, name in (([1e7, 1e3, 1.0], "exploding", "0.weight"), ([1e-7, 1e-3, 1.0], "vanishing", "0.weight")):
-        rows = grid("param_grad", "absmax", [[size] * 4 for size in sizes], list(WEIGHTS))
+        rows = grid("param_grad", "absmax", [[size] * 20 for size in sizes], list(WEIGHTS))
         made = history(rows=rows, parameters=WEIGHTS)
         assert [f.name for f in RULES[rule](made)] == [name]
         assert list(RULES["vanishing" if rule == "exploding" else "exploding"](made)) == []
@@ -237,7 +237,7 @@ def test_a_plateau_makes_a_small_jump_a_spike_and_one_hard_sample_near_zero_does
 
 def test_what_is_exactly_zero_is_said_so():
     for sizes, rule, name in (([0.0, 1.0], "vanishing", "0.weight"), ([1.0, 0.0], "exploding", "2.weight")):
-        rows = grid("param_grad", "absmax", [[size] * 4 for size in sizes], ["0.weight", "2.weight"])
+        rows = grid("param_grad", "absmax", [[size] * 20 for size in sizes], ["0.weight", "2.weight"])
         (found,) = RULES[rule](history(rows=rows, parameters={"0.weight": [4, 4], "2.weight": [4, 4]}))
         assert f"the gradient of {name} is exactly zero" in found.message
 
@@ -288,10 +288,12 @@ def test_every_finding_comes_with_advice_and_a_source():
 
 
 def test_of_gradients_that_vanish_the_one_furthest_from_the_loss_is_named_though_another_is_smaller():
-    rows = grid("param_grad", "absmax", [[4e-8] * 4, [1e-8] * 4, [1.0] * 4], list(WEIGHTS))
+    rows = grid("param_grad", "absmax", [[4e-8] * 20, [1e-8] * 20, [1.0] * 20], list(WEIGHTS))
     (found,) = RULES["vanishing"](history(rows=rows, parameters=WEIGHTS))
     assert (found.name, found.value) == ("0.weight", pytest.approx(1e-8))
     assert "and 1 more, the least that of 2.weight" in found.message
+    rows = grid("param_grad", "absmax", [[1.0] * 5 + [4e-8] * 15, [1.0] * 20, [1.0] * 20], list(WEIGHTS))
+    assert list(RULES["vanishing"](history(rows=rows, parameters=WEIGHTS))) == []  # not for long enough
 
 
 def test_what_a_norm_follows_may_begin_at_any_scale():
