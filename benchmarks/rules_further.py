@@ -57,7 +57,7 @@ def further(draw: random.Random) -> list[Run]:
         run("nan in a weight", of(nn.GELU), "nan", linear, spoil=at(onset, _nan(linear)), **once),
         run("log of zero in the loss", of(nn.ReLU), "nan", last, worsen=_log_of_zero(onset), **once),
         run("loss out of scale", of(nn.SiLU), "exploding|loss_spike", worsen=_louder(onset), **once),
-        run("a layer jumps", of(nn.ReLU), _JUMP, linear, after, spoil=at(onset, _scatter(linear)), **once),
+        run("a layer runs away", of(nn.ReLU), _AWAY, linear, after, spoil=_for_three(onset, _scatter(linear)), **once),
         run("sigmoid saturates", of(nn.Sigmoid, 3), "saturated", "3", spoil=at(onset, grow("2", 400.0)), **once),
         run("never called", lambda: Spare(*size), "frozen", "spare"),
         run("encoder collapses", encoder, "attention", _FUSED, spoil=at(onset, _sharpen), data=digits, **once),
@@ -78,7 +78,7 @@ def further(draw: random.Random) -> list[Run]:
 
 
 _FUSED = "encoder.layers.0.self_attn"
-_JUMP = "loss_spike|exploding"
+_AWAY = "loss_spike|exploding|nan"
 _HALF: dict[str, object] = {  # nothing underflows
     "dtype": torch.float16,
     "optimizer": lambda m: torch.optim.SGD(m.parameters(), lr=1e-2 / 256),
@@ -93,6 +93,13 @@ def _nan(layer: str) -> Callable[[nn.Module], object]:
 def _scatter(layer: str) -> Callable[[nn.Module], object]:
     """Noise over a weight, thirty times as large as it."""
     return lambda m: (w := m.get_submodule(layer).weight.data).add_(30.0 * w.std() * torch.randn_like(w))
+
+
+def _for_three(onset: int, change: Callable[[nn.Module], object]) -> Spoil:
+    def spoil(now: int, model: nn.Module, x: Tensor) -> Tensor:
+        return at(now, change)(now, model, x) if onset <= now < onset + 3 else x  # type: ignore[arg-type]
+
+    return spoil
 
 
 def _push(layer: str) -> Callable[[nn.Module], object]:
