@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from inspector import attribute
 from inspector.metrics.benchmark import Row, __main__, arma, gaussian, planted, states, table_of
 from inspector.metrics.benchmark.arma import MIDDLE, SquareSum, judged, run, salience, series
 from inspector.metrics.benchmark.gaussian import FUNCTIONS, Additive, covariance, draw, shapley
-from inspector.metrics.benchmark.states import Size, _at_end, _states, by_default, train
+from inspector.metrics.benchmark.states import Size, _states, by_default, explained, pooled, train
 from inspector.metrics.benchmark.states import draw as draw_states
 
 
@@ -116,30 +117,67 @@ def test_hidden_states_stay_and_change_as_they_should():
 
 
 def test_a_small_states_run_gives_every_number():
-    size = Size(train=32, test=4, steps=12, hidden=8, epochs=1, ends=3)
+    size = Size(train=32, test=4, steps=12, hidden=8, epochs=1)
     rows = states(1, size=size, methods={"saliency": {}})
-    assert [row.metric for row in rows] == ["AUP", "AUR", "AUROC", "AUPRC"]
+    assert [row.metric for row in rows] == ["AUP", "AUR", "AUROC", "AUPRC", "AUR, one scale", "AUR, top cut"]
     assert all(0 <= row.mean <= 1 for row in rows)
 
 
-def test_steps_before_the_last_are_taken_away_as_one_and_the_last_gets_the_same():
+def _prefix_by_prefix(model, x, options):
+    """The last step of each prefix, explained by itself."""
+    found = []
+    for end in range(1, x.shape[1] + 1):
+        prefix, cut = x[:, :end], {k: v[:, :end] if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+        target = model(prefix).argmax(1)
+        found.append(attribute(model, prefix, target=target, **cut).values[:, -1])
+    return torch.stack(found, 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*is off by")  # what is not trained is not smooth
+@pytest.mark.parametrize("label", ["integrated_gradients", "deep_lift", "feature_ablation", "occlusion", "saliency"])
+def test_all_steps_at_once_are_what_each_prefix_gives_for_its_last_step(label):
     model, x, _ = train(Size(train=32, test=4, steps=12, hidden=8, epochs=1), 0)
     mean = x.mean(0, keepdim=True)
-    cheap = by_default(x, mean)
-    single = {"method": "occlusion", "sliding_window_shapes": (1, 1), "strides": (1, 1)}
-    wanted = {"feature_ablation": single, "occlusion": single | {"baselines": mean.expand_as(x)}}
-    for label, options in wanted.items():
-        torch.testing.assert_close(_at_end(model, x, {"method": label} | cheap[label]), _at_end(model, x, options))
+    options = {"method": label} | by_default(x, mean)[label]
+    one_by_one = options
+    if options["method"] == "feature_ablation":
+        one_by_one = {"method": "occlusion", "sliding_window_shapes": (1, 1), "strides": (1, 1)}
+        one_by_one |= {"baselines": mean.expand_as(x)} if label == "occlusion" else {}
+    torch.testing.assert_close(explained(model, x, options), _prefix_by_prefix(model, x, one_by_one), atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_shap_at_all_steps_is_what_each_prefix_gives_but_for_its_draws():
+    model, x, _ = train(Size(train=32, test=4, steps=12, hidden=8, epochs=1), 0)
+    options = {"method": "gradient_shap", "n_samples": 2000, "stdevs": 1e-4, "baselines": torch.zeros_like(x)}
+    found, wanted = explained(model, x, options), _prefix_by_prefix(model, x, options)
+    torch.testing.assert_close(found, wanted, atol=0.02 * wanted.abs().max().item(), rtol=0.05)
+
+
+def test_the_published_numbers_are_of_series_that_are_each_scaled_by_themselves():
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+
+    maps, salient = torch.rand(6, 10, 3) * torch.tensor([1, 5, 0.1, 9, 2, 30])[:, None, None], torch.rand(6, 10, 3) > 0.6
+    rows = [(m - m.min()) / (m.max() + 1e-5) for m in maps.double().numpy()]
+    found, truth = pooled(maps, salient), salient.numpy().ravel()
+    one_scale = (maps - maps.min()).numpy() / (maps.max() - maps.min()).item()
+    cut = [np.minimum(row / np.quantile(row, 0.98), 1) for row in rows]
+    for name, scaled in (("", np.stack(rows)), (", one scale", one_scale), (", top cut", np.stack(cut))):
+        precision, recall, thresholds = precision_recall_curve(truth, scaled.ravel())
+        assert found["AUR" + name] == pytest.approx(auc(thresholds, recall[:-1]), abs=1e-6)
+        assert name or found["AUP"] == pytest.approx(auc(thresholds, precision[:-1]), abs=1e-6)
+    assert found["AUROC"] == pytest.approx(roc_auc_score(truth, np.stack(rows).ravel()))
+    assert found["AUPRC"] == pytest.approx(average_precision_score(truth, np.stack(rows).ravel()))
+    assert found["AUR"] > 2 * found["AUR, one scale"]
 
 
 @pytest.mark.filterwarnings("ignore:.*is off by")  # what is not trained is not smooth
 def test_a_benchmark_prints_its_seeds_and_a_spread_only_of_several(capsys, monkeypatch):
     monkeypatch.setattr(__main__, "SMALL", Size(train=32, test=4, steps=12, hidden=8, epochs=1))
-    __main__.main(["states", "--seeds", "2", "--series", "3", "--ends", "2"])
+    __main__.main(["states", "--seeds", "2", "--series", "3"])
     several = capsys.readouterr().out
     assert "states, seeds 0 to 1: mean +- standard deviation over 2 draws; train=32, test=3, steps=12" in several
     assert [len(re.findall(r"AUROC +0\.\d+ \+- ", line)) for line in several.splitlines() if "AUROC" in line] == [1] * 6
-    __main__.main(["states", "--seeds", "1", "--series", "3", "--ends", "2"])
+    __main__.main(["states", "--seeds", "1", "--series", "3"])
     one = capsys.readouterr().out
     assert "states, seed 0 alone, no spread" in one
     assert [len(re.findall(r"AUROC +0\.\d+ +[0-9-]", line)) for line in one.splitlines() if "AUROC" in line] == [1] * 6

@@ -8,19 +8,18 @@ from collections.abc import Callable, Sequence
 from inspector.metrics.benchmark import arma, gaussian, planted, states, table_of
 from inspector.metrics.benchmark.states import WHOLE, Size
 
-SMALL = Size(train=400, test=20, epochs=25, hidden=64, ends=20)
+SMALL = Size(train=400, test=20, epochs=25, hidden=64)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m inspector.metrics.benchmark", description=__doc__)
     parser.add_argument("names", nargs="*", default=["arma", "gaussian", "planted"], choices=list(_RUN), help="which to run")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the data (and of the trained model)")
-    parser.add_argument("--whole", action="store_true", help="the published size of the states task: hours on a CPU")
+    parser.add_argument("--whole", action="store_true", help="the published size of the states task: long on a CPU")
     parser.add_argument("--series", type=int, help="of the states task: how many test series are explained")
-    parser.add_argument("--ends", type=int, help="of the states task: at how many of their steps")
     given = parser.parse_args(arguments)
-    chosen = {"test": given.series, "ends": given.ends}
-    size = (WHOLE if given.whole else SMALL)._replace(**{name: n for name, n in chosen.items() if n is not None})
+    size = WHOLE if given.whole else SMALL
+    size = size if given.series is None else size._replace(test=given.series)
     for name in given.names:
         print(f"\n{_head(name, given.seeds, size)}\n{_RUN[name](given.seeds, size)}", flush=True)
 
