@@ -282,6 +282,23 @@ def test_blame_refuses_what_it_cannot_read():
         blame(images, ["a", "b"] * 2)
     with pytest.raises(ValueError, match="have no groups"):
         blame(Attribution(torch.rand(4, 5), Samples(torch.rand(4, 5)), 1, "x", axes=(1,)))
+    rows = Attribution(torch.rand(4, 5), Samples(torch.rand(4, 5)), 1, "x", axes=(1,))
+    with pytest.raises(ValueError, match="nobody to compare with: all samples are sex=a"):
+        blame(rows, {"sex": ["a"] * 4})
+
+
+def test_groups_that_are_no_labels_are_refused_before_any_work():
+    samples, ran = said([0, 1, 0, 1], [0, 1, 1, 1]), []
+    model = Says()
+    model.register_forward_hook(lambda *_: ran.append(1))
+    for groups, error, says in (
+        ({}, ValueError, "has no column"),
+        (["a", "b"], ValueError, "has 2 samples but inputs have 4"),
+        ("abcd", TypeError, "is 'abcd'; give one label per sample"),
+    ):
+        with pytest.raises(error, match=says):
+            models.assess(model, samples, groups=groups)
+    assert not ran
 
 
 def test_tastes_depend_on_what_the_evidence_says():

@@ -57,6 +57,9 @@ def blame(attribution: Attribution, groups: Any = None, *, effect: float = SMALL
     if not known:
         raise ValueError("the samples have no groups; give groups= a label for each, or a dict of columns of them")
     plain = {name: column.members for name, column in known.items() if set(column.within.values()) == {("",)}}
+    if all(len(members) < 2 for members in plain.values()):
+        labels = ", ".join(f"{name}={label}" for name, members in plain.items() for label in members)
+        raise ValueError(f"nobody to compare with: all samples are {labels}; give groups of two labels or more")
     strata = np.zeros(len(heat), int) if samples.target is None else samples.target.cpu().numpy()
     rows = [row for name, members in plain.items() for row in _tested(name, members, heat, strata, seed)]
     corrected = holm(np.array([row[-1] for row in rows])).tolist()
@@ -69,7 +72,7 @@ def _tested(name: str, members: Mapping[str, Any], heat: Array, strata: Any, see
     """For each group and feature: column, group, feature, difference, effect, p; of two groups the first says it all."""
     random, scale = np.random.default_rng(seed), _spread(heat.sum(1), strata)
     found: list[tuple[Any, ...]] = []
-    for group, rows in list(members.items())[: -1 if len(members) == 2 else None]:
+    for group, rows in list(members.items())[: -1 if len(members) <= 2 else None]:
         inside = np.zeros((1, len(heat)))
         inside[0, rows.numpy()] = 1.0
         real = _differences(heat, inside, strata)[0]

@@ -43,6 +43,8 @@ def assess(
     """
     samples = data.test if isinstance(data, Task) else data
     if groups is not None:  # Samples checks their length
+        if isinstance(groups, Mapping) and not groups:
+            raise ValueError("groups={} has no column; give a label for each sample, a dict of columns, or leave groups out")
         samples = Samples(samples.inputs, samples.target, groups=groups, names=samples.names)
     with as_found(model), own_randomness(model, seed):
         scores = all_class_scores(model, samples, batch_size)
