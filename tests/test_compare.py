@@ -429,6 +429,12 @@ def _asks(**changed):
     return compare(given.pop("model", model), given.pop("inputs"), **given)
 
 
+def _masked(shape=(8,), **masks):
+    """Samples whose masks have these shapes."""
+    made = {name: torch.ones(*sizes, dtype=torch.bool) for name, sizes in masks.items()}
+    return Samples(torch.randn(N, *shape), torch.ones(N, dtype=torch.long), **made)
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "says"),
     [
@@ -451,6 +457,22 @@ def _asks(**changed):
         ),
         ({"methods": {"a": "saliency", "b": {"method": "saliency", "n": 3}}}, TypeError, "saliency has no option 'n'"),
         ({"methods": ("saliency", "grad_cam"), "layer": "nope"}, LookupError, "'nope' matches no module"),
+        (
+            {"inputs": _masked(evidence=(N,))},
+            ValueError,
+            "evidence 12 does not lie on the input 12x8; give one",
+        ),
+        ({"inputs": _masked(evidence=(N, 9))}, ValueError, "evidence 12x9 does not lie on the input 12x8"),
+        (
+            {"inputs": _masked(valid=(N, 9))},
+            ValueError,
+            "valid 12x9 does not lie on the inputs 12x8; give one",
+        ),
+        (
+            {"inputs": _masked((3, 12, 12), evidence=(N, 12))},
+            ValueError,
+            "12x3x12x12 in one way alone; give one value",
+        ),
         (
             {"inputs": Samples(torch.randn(N, 8), torch.ones(N, dtype=torch.long)), "metrics": ("auroc",)},
             ValueError,
@@ -485,20 +507,6 @@ def test_evidence_of_images_may_have_one_channel_and_is_then_the_same():
         torch.testing.assert_close(found.scores[label]["auroc"], wanted.scores[label]["auroc"])
 
 
-def test_evidence_of_images_with_channels_is_refused_before_any_work():
-    model, x, mask = small_images()
-    samples = Samples(x, torch.ones(N, dtype=torch.long), evidence=mask[:, None].expand(-1, 3, -1, -1))
-    made = attribute(model, samples, method="saliency")
-    ran = []
-    model.register_forward_hook(lambda *_: ran.append(1))
-    facts = "evidence 12x3x6x6 does not lie on the input 12x3x6x6; give one value per .*here 12x6x6, such as evidence.any"
-    with pytest.raises(ValueError, match=facts):
-        compare(model, samples, methods=("saliency",), metrics=("auroc",))
-    with pytest.raises(ValueError, match=facts):
-        score(model, [made], ["auroc"])
-    assert not ran
-
-
 @pytest.mark.parametrize(("metrics", "need"), [(("auroc",), "auroc needs"), (("auroc", "aup"), "auroc, aup need")])
 def test_metrics_that_lack_the_truth_say_so(metrics, need):
     model, samples = planted()
@@ -512,8 +520,10 @@ def test_score_refuses_what_it_cannot_judge_before_any_work():
     with pytest.raises(ValueError, match="explains another model: a Planted"):
         score(nn.Linear(8, 2), [good])
     other = attribute(model, Samples(samples.inputs + 1, samples.target), method="saliency")
-    with pytest.raises(ValueError, match="explains other inputs"):
+    with pytest.raises(ValueError, match=r"which have the same shape \(12x8\) but other values; score one batch"):
         score(model, {"first": good, "second": other})
+    with pytest.raises(ValueError, match=r"other inputs than the first attribution \(12x8, not 3x8\)"):
+        score(model, {"first": good, "second": attribute(model, samples[:3], method="saliency")})
     with pytest.raises(ValueError, match="no attribution to score"):
         score(model, [])
     with pytest.raises(TypeError, match="score judges Attributions, not Tensor"):
@@ -523,8 +533,18 @@ def test_score_refuses_what_it_cannot_judge_before_any_work():
     wrong = Samples(samples.inputs, samples.target, evidence=torch.ones(N, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="evidence 12x5 does not lie on the input 12x8"):
         score(model, [attribute(model, wrong, method="saliency")], ["auroc"])
-    with pytest.raises(ValueError, match="groups"):
-        Samples(samples.inputs, groups=["a"])
+    for groups, error, says in (
+        (["a"], ValueError, "has 1 samples but inputs have 12"),
+        ("sex", TypeError, r"groups\['group'\] is 'sex'; give one label per sample"),
+        ({"sex": 3}, TypeError, r"groups\['sex'\] is 3"),
+        (torch.zeros(N, 2), TypeError, r"is of shape \(12, 2\)"),
+    ):
+        with pytest.raises(error, match=says):
+            Samples(samples.inputs, groups=groups)
+    masks = [torch.ones(N, 8, dtype=torch.bool), torch.zeros(N, 8, dtype=torch.bool)]
+    truths = [attribute(model, Samples(samples.inputs, samples.target, evidence=m), method="saliency") for m in masks]
+    with pytest.raises(ValueError, match="second has other evidence than the first attribution"):
+        score(model, dict(zip(("first", "second"), truths, strict=True)), ["auroc"])
     inner = attribute(slow.row_model(), torch.randn(N, 7), target=1, method="gradient_x_activation", layer="0")
     with pytest.raises(ValueError, match="inner cannot be judged by deletion: gradient_x_activation"):
         score(slow.row_model(), {"inner": _without_model(inner)}, ["deletion"])

@@ -18,6 +18,7 @@ from inspector.attribution.methods import Method
 from inspector.attribution.noise import combined, noisy
 from inspector.attribution.origin import origin
 from inspector.attribution.places import known
+from inspector.attribution.positions import only_input_axes
 from inspector.attribution.question import Question
 from inspector.attribution.sharing import Sharing
 from inspector.attribution.targets import Target, by_name
@@ -139,6 +140,7 @@ def _record(question: Question, asked: Asked, values: Any, axes: Any, delta: Ten
         cost=cost,
         axes=axes if asked.common["axes"] is None else asked.common["axes"],
         model=origin(question.model, asked.common["seed"]),
+        input_axes=only_input_axes(question.model, question.samples),
     )
 
 

@@ -51,7 +51,7 @@ def _inputs(question: Question, chosen: Mapping[Leaf, Tensor]) -> list[tuple[Slo
     found: list[tuple[Slot, Tensor]] = []
     for leaf, tensor in chosen.items():
         if tensor.is_floating_point():
-            positions = input_axes(question.model, tensor, question.samples)
+            positions = input_axes(question.model, tensor, question.samples, leaf)
             found.append((Slot(input_name(leaf), leaf, positions=positions), tensor))
         found += embedded.get(leaf, [])
     return found
@@ -149,7 +149,8 @@ def _layer_baseline(question: Question, given: Any) -> Tensor:
         tensor = pick(question.inputs, leaf)
         own = base.of_slot(given, i, len(leaves), leaf[0] if leaf else None)
         if tensor.is_floating_point() or (_is_ids(tensor) and len(leaves) == 1):
-            placed[leaf] = base.make(own, tensor, input_axes(question.model, tensor, question.samples), input_name(leaf))
+            positions = input_axes(question.model, tensor, question.samples, leaf)
+            placed[leaf] = base.make(own, tensor, positions, input_name(leaf))
     assert slot.site is not None
     seen = _pass(question, [slot.site.path], (slot.site.kind,), placed=placed)
     found = at(seen, slot.site)[1].detach().movedim(slot.axis, 0).clone()

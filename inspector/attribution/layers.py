@@ -15,6 +15,7 @@ from inspector.attribution.door import ask, common_options, row_of
 from inspector.attribution.methods import Method, options_of
 from inspector.attribution.origin import origin
 from inspector.attribution.places import missed
+from inspector.attribution.positions import only_input_axes
 from inspector.attribution.question import Question
 from inspector.attribution.seen import Seen
 from inspector.attribution.sharing import Sharing
@@ -77,6 +78,7 @@ def attribute_layers(
             cost=cost,
             axes=seen.positions if common["axes"] is None else common["axes"],
             model=made_by,
+            input_axes=only_input_axes(model, question.samples),
         )
         for (label, name, layer), (question, seen, values) in found.items()
     }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from inspector.records import Samples
 from inspector.sites import Site
+from inspector.tensors import Leaf, walk
 
 Axes = tuple[int, ...] | None
 
@@ -22,9 +23,15 @@ _CHANNELS_FIRST = (
 )
 
 
-def input_axes(model: nn.Module, value: Tensor, samples: Samples) -> Axes:
+def only_input_axes(model: nn.Module, samples: Samples) -> Axes:
+    """The positions of the input where there is one alone."""
+    tensors = list(walk(samples.inputs))
+    return input_axes(model, tensors[0][1], samples, tensors[0][0]) if len(tensors) == 1 else None
+
+
+def input_axes(model: nn.Module, value: Tensor, samples: Samples, leaf: Leaf = ()) -> Axes:
     """The positions of an input: those of its mask, pixels of images, steps of sequences, features of rows."""
-    marked = _like_mask(value, samples)
+    marked = _like_mask(value, samples, leaf)
     if marked is not None or value.dim() < 2:
         return marked
     if value.dim() == 3:
@@ -49,12 +56,12 @@ def layer_axes(channels_first: bool, module: nn.Module, site: Site, value: Tenso
     return (2,) if channels_first else (1,)
 
 
-def _like_mask(value: Tensor, samples: Samples) -> Axes:
-    for mask in (samples.evidence, samples.valid):
+def _like_mask(value: Tensor, samples: Samples, leaf: Leaf) -> Axes:
+    for mask in (samples.evidence_at(leaf), samples.valid):
         if mask is None:
             continue
         shape = tuple(mask.shape[1:])
-        for start in (1, 2):  # (batch, time, features) or (batch, channels, height, width)
+        for start in (2, 1) if value.dim() >= 4 else (1, 2):  # (batch, channels, height, width) or (batch, time, features)
             if shape and tuple(value.shape[start : start + len(shape)]) == shape:
                 return tuple(range(start, start + len(shape)))
     return None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inspector.metrics.evidence import mid_ranks
-from inspector.metrics.surface import descending, surface
+from inspector.metrics.surface import Surface, descending, surface
 from inspector.records import Attribution
 
 Rows = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -19,13 +19,28 @@ TOP = 0.1  # share of the positions that count as the top
 
 
 def agreement(attributions: Mapping[str, Attribution]) -> dict[str, Tensor]:
-    """(labels, labels) for each way of agreeing: the mean over the samples, NaN samples left out."""
-    laid = [surface(a) for a in attributions.values()]
+    """(labels, labels) for each way of agreeing: the mean over the samples, NaN samples left out. Raises ValueError where
+    two maps are not of the same positions."""
+    laid = _of_the_same_positions(attributions)
     found = {}
     for name, rows in AGREEMENT.items():
         means = [[rows(a.heat, b.heat.to(a.heat), a.valid).nanmean() for b in laid] for a in laid]
         found[name] = torch.stack([torch.stack(line) for line in means]).cpu()
     return found
+
+
+def _of_the_same_positions(attributions: Mapping[str, Attribution]) -> list[Surface]:
+    laid = {label: surface(a) for label, a in attributions.items()}
+    for label, found in laid.items():
+        first, other = next(iter(laid.items()))
+        places = [[(area.leaf, area.shape) for area in each.areas] for each in (other, found)]
+        if places[0] != places[1]:
+            sizes = [" and ".join(f"{list(shape)}" for _, shape in each) for each in places]
+            raise ValueError(
+                f"{label} has other positions ({sizes[1]}) than {first} ({sizes[0]}), so that they cannot be compared; "
+                "explain the same inputs by the same axes, or give score each by itself"
+            )
+    return list(laid.values())
 
 
 def spearman_rows(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:

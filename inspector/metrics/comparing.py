@@ -20,10 +20,11 @@ from inspector.metrics.caveats import caveats
 from inspector.metrics.controls import controls
 from inspector.metrics.explaining import Explain, explainer
 from inspector.metrics.layers import last_with_positions
-from inspector.metrics.scoring import DEFAULT, check_evidence, labels, score
+from inspector.metrics.scoring import DEFAULT, labels, score
 from inspector.metrics.sharing import explained_together, together
 from inspector.metrics.surface import Surface, surface
 from inspector.metrics.table import Metric, chosen
+from inspector.metrics.truth import check_axes, check_masks, counts_channels
 from inspector.provenance import provenance
 from inspector.records import Attribution, Comparison, Cost, Samples, as_samples
 from inspector.tensors import shape_text, walk
@@ -58,7 +59,7 @@ def compare(
             "compare needs two samples or more, to tell differences from luck; for one, use attribute and score"
         )
     asked, rows = wanted(_that_apply(model, samples, methods, layer)), chosen(metrics)
-    _check_evidence(samples, rows)
+    _check_evidence(samples, rows, {label: options | own for label, own in asked.items()})
     given_layer, layer = layer, _layer_for(model, samples, asked, layer)
     asked = {label: {"layer": layer} | own if _needs_layer(own["method"]) else own for label, own in asked.items()}
     for own in asked.values():
@@ -69,11 +70,11 @@ def compare(
         made, said = _explained(model, samples, target, explain, groups, tick)
         yardsticks = controls(_any_surface(made), seed)
         made |= {free(name, made): ask(model, samples, target) for name, ask in yardsticks.items()}
+        agree = agreement(made)
         names = [label for label in made if label not in explain]
         explain |= dict(zip(names, yardsticks.values(), strict=True))
         scores = score(model, made, rows, seed=seed, explain=explain, tick=tick)
         warned = [*_unused(given_layer, asked), *said, *caveats(model, scores, made, names, rows)]
-        agree = agreement(made)
     settings = {
         "layer": None if layer is None else str(layer),
         "seed": seed,
@@ -107,8 +108,10 @@ def _that_apply(model: nn.Module, samples: Samples, methods: Any, layer: Any) ->
     try:
         last_with_positions(model, samples)
     except LookupError:
-        return tuple(name for name in methods if not _needs_layer(name))
-    return methods
+        applies = False
+    else:
+        applies = not counts_channels(samples)  # which no layer shares with the input
+    return methods if applies else tuple(name for name in methods if not _needs_layer(name))
 
 
 def _any_surface(made: Mapping[str, Attribution]) -> Surface:
@@ -164,12 +167,28 @@ def _check_method(model: nn.Module, asked: Mapping[str, Any]) -> None:
     check_layer(row, name, asked.get("layer"), model)
 
 
-def _check_evidence(samples: Samples, rows: Mapping[str, Metric]) -> None:
+def _check_evidence(samples: Samples, rows: Mapping[str, Metric], asked: Mapping[str, Mapping[str, Any]]) -> None:
     missing = [name for name, row in rows.items() if row.needs == "evidence" and samples.evidence is None]
     if missing:
         need = f"{', '.join(missing)} need{'s' * (len(missing) == 1)} to know the truth"
         raise ValueError(f"{need}; give Samples(inputs, evidence=mask), True where the evidence lies")
-    check_evidence(samples)
+    check_masks(samples)
+    for label, own in asked.items():
+        _fits_evidence(label, own, samples)
+
+
+def _fits_evidence(label: str, own: Mapping[str, Any], samples: Samples) -> None:
+    """Raises ValueError where a map of these options is sure to have other positions than the evidence."""
+    row = METHODS[own["method"]] if isinstance(own["method"], str) else None
+    at_layer = _needs_layer(own["method"]) or own.get("layer") is not None
+    if at_layer and not (row is not None and row.helped):
+        if channels := counts_channels(samples):
+            raise ValueError(
+                f"{channels} counts the channels of the input, which {label}'s map of a layer does not have; give one value "
+                f"per position, such as evidence.any(1) of images, or leave {label} out"
+            )
+    elif own.get("axes") is not None:
+        check_axes(samples, own["axes"])
 
 
 def _explained(

@@ -1,18 +1,21 @@
 """Does the map find what is known to matter? These need ``Samples.evidence``: True at the positions that count.
 
 All take the absolute map, because evidence may speak for or against a target, and all give ties their expected value
-under random tie-breaking, so that a constant map scores as chance does. Padding is never ranked. NaN for a sample whose
-map holds a NaN, or whose evidence is nothing (or, for the areas under ROC, everything).
+under random tie-breaking, so that a constant map scores as chance does. All inputs that were explained are ranked
+together; padding is never ranked, nor is an input whose evidence is None. NaN for a sample whose map holds a NaN, or
+whose evidence is nothing (or, for the areas under ROC, everything).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from inspector.metrics.surface import Surface, surface
+from inspector.metrics.truth import truth_of
 from inspector.records import Attribution
-from inspector.tensors import shape_text
 
 
 def auroc(model: nn.Module, attribution: Attribution) -> Tensor:
@@ -125,12 +128,11 @@ def _top_share(laid: Surface, truth: Tensor, count: Tensor) -> Tensor:
 
 
 def _laid_with_evidence(attribution: Attribution) -> tuple[Surface, Tensor]:
-    laid, evidence = surface(attribution), attribution.samples.evidence
-    if evidence is None:
-        raise ValueError("the samples carry no evidence; give Samples(inputs, evidence=mask) with True where the truth lies")
-    if evidence.flatten(1).shape != laid.heat.shape:
-        raise ValueError(f"evidence {shape_text(evidence)} does not fit a map of {shape_text(laid.heat)} positions")
-    return laid, evidence.flatten(1).to(laid.valid.device) & laid.valid
+    """The map and the truth of its positions; an input of which nothing is known is left out like padding."""
+    laid, samples = surface(attribution), attribution.samples
+    truth, known = truth_of(laid, samples)
+    laid = replace(laid, valid=laid.valid & known)
+    return laid, truth & laid.valid
 
 
 def _weight(laid: Surface) -> Tensor:

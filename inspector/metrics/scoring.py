@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from inspector.attribution.untouched import untouched
 from inspector.metrics.explaining import Explain, again
-from inspector.metrics.surface import Surface, axes_of, surface
+from inspector.metrics.surface import Surface, surface
 from inspector.metrics.table import Metric, chosen
+from inspector.metrics.truth import check_masks, truth_of
 from inspector.provenance import checksum
 from inspector.records import Attribution, Curve, Samples, Scores
 from inspector.tensors import shape_text, walk
@@ -88,7 +89,7 @@ def check(
         _is_attribution(attribution)
         _same_model(label, attribution, model, sum_)
         _same_inputs(label, attribution, first)
-        check_evidence(attribution.samples)
+        check_masks(attribution.samples)
         for name, row in rows.items():
             _can_judge(label, attribution, name, row, explain)
 
@@ -112,33 +113,26 @@ def _same_model(label: str, attribution: Attribution, model: nn.Module, sum_: st
 def _same_inputs(label: str, attribution: Attribution, first: Attribution) -> None:
     if attribution.samples is first.samples:
         return
-    mine, other = (list(walk(a.samples.inputs)) for a in (attribution, first))
-    same = [leaf for leaf, _ in mine] == [leaf for leaf, _ in other] and all(
-        a.shape == b.shape and torch.equal(a, b.to(a.device)) for (_, a), (_, b) in zip(mine, other, strict=True)
+    mine, other = attribution.samples, first.samples
+    if not _equal(mine.inputs, other.inputs):
+        shapes = [", ".join(shape_text(t) for _, t in walk(samples.inputs)) for samples in (mine, other)]
+        alike = f", which have the same shape ({shapes[0]}) but other values"
+        differ = alike if shapes[0] == shapes[1] else f" ({shapes[1]}, not {shapes[0]})"
+        raise ValueError(f"{label} explains other inputs than the first attribution{differ}; score one batch")
+    for name in ("evidence", "valid"):
+        if not _equal(getattr(mine, name), getattr(other, name)):
+            raise ValueError(
+                f"{label} has other {name} than the first attribution, so that they would be held against different truths; "
+                "explain the same Samples"
+            )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether nested tensors are the same in every number, wherever they lie."""
+    mine, theirs = dict(walk(one)), dict(walk(other))
+    return mine.keys() == theirs.keys() and all(
+        a.shape == theirs[leaf].shape and torch.equal(a, theirs[leaf].to(a.device)) for leaf, a in mine.items()
     )
-    if not same:
-        shapes = [", ".join(shape_text(t) for _, t in tensors) for tensors in (mine, other)]
-        raise ValueError(
-            f"{label} explains other inputs ({shapes[0]}) than the first attribution ({shapes[1]}); score one batch"
-        )
-
-
-def check_evidence(samples: Samples) -> None:
-    """Raises ValueError where the mask does not lie on the positions of the only input; channels are no positions."""
-    tensors = [t for _, t in walk(samples.inputs) if t.dim() > 1 and t.dtype != torch.bool]
-    mask = samples.evidence
-    if mask is None or len(tensors) != 1:
-        return
-    [given] = tensors
-    channels = mask.dim() == given.dim() >= 4
-    if channels or axes_of(given, tuple(mask.shape[1:])) is None:
-        pixels = "x".join(map(str, (len(given), *given.shape[2:])))
-        raise ValueError(
-            f"evidence {shape_text(mask)} does not lie on the input {shape_text(given)}; give one value per "
-            "position: a pixel, a step, a token or a feature, without channels"
-            + f" (here {pixels}, such as evidence.any(1))"
-            * channels
-        )
 
 
 def _can_judge(label: str, attribution: Attribution, name: str, row: Metric, explain: Mapping[str, Explain]) -> None:
@@ -153,8 +147,15 @@ def _can_judge(label: str, attribution: Attribution, name: str, row: Metric, exp
         raise ValueError(f"{name} moves the input a little, which ids cannot be; choose another metric for token inputs")
     if row.kind in ("faithfulness", "evidence", "shape", "sanity"):
         laid = _laid(label, attribution, name)
-        if row.needs == "evidence" and evidence is not None and evidence.flatten(1).shape != laid.heat.shape:
-            raise ValueError(f"evidence {shape_text(evidence)} does not fit {label}'s {laid.heat.shape[1]} positions")
+        if row.needs == "evidence":
+            _fits_evidence(label, laid, attribution.samples)
+
+
+def _fits_evidence(label: str, laid: Surface, samples: Samples) -> None:
+    try:
+        truth_of(laid, samples)
+    except ValueError as error:
+        raise ValueError(f"{label} cannot be held against the evidence: {error}") from error
 
 
 def _laid(label: str, attribution: Attribution, name: str) -> Surface:

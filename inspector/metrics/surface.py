@@ -7,7 +7,7 @@ few forward passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,13 +109,14 @@ def descending(heat: Tensor, valid: Tensor) -> Tensor:
 def surface(attribution: Attribution) -> Surface:
     """Lay a map on the inputs of its samples, on the CPU in double precision. Raises ValueError where it has no positions
     there."""
-    heat = _input_heat(attribution).detach().cpu().double()
-    areas = tuple(_areas(attribution, heat))
-    flat = heat.flatten(1)
-    return Surface(flat, _valid(attribution, heat).flatten(1), areas, attribution.samples.inputs)
+    heats = [heat.detach().cpu().double() for heat in _input_heats(attribution)]
+    areas = tuple(_areas(attribution, heats))
+    valid = torch.cat([mask.flatten(1) for mask in _valid(attribution, heats)], 1)
+    return Surface(torch.cat([heat.flatten(1) for heat in heats], 1), valid, areas, attribution.samples.inputs)
 
 
-def _input_heat(attribution: Attribution) -> Tensor:
+def _input_heats(attribution: Attribution) -> tuple[Tensor, ...]:
+    """One map for each explained input; one of a layer is brought to the positions of the input."""
     values, row = attribution.values, METHODS.get(attribution.method)
     inside = attribution.layer is not None and not (row is not None and row.helped)
     if inside and isinstance(values, Tensor) and values.dim() == 2:
@@ -124,44 +125,59 @@ def _input_heat(attribution: Attribution) -> Tensor:
             "positions of the inputs; choose a layer with spatial or time axes, or a method that explains the inputs"
         )
     try:
-        return attribution.input_heat
+        return attribution.heats if len(list(walk(values))) > 1 else (attribution.input_heat,)
     except ValueError as error:
         raise ValueError(f"{attribution.method} cannot be laid on the inputs: {error}") from error
 
 
-def _valid(attribution: Attribution, heat: Tensor) -> Tensor:
-    valid = attribution.samples.valid
-    if valid is None:
-        return torch.ones_like(heat, dtype=torch.bool)
-    if valid.shape[1:] != heat.shape[1 : valid.dim()]:
-        raise ValueError(f"valid {shape_text(valid)} does not fit the map's positions {shape_text(heat)}")
-    wide = valid.reshape(valid.shape + (1,) * (heat.dim() - valid.dim())).expand_as(heat)
-    return wide.to(heat.device)
+def _valid(attribution: Attribution, heats: Sequence[Tensor]) -> list[Tensor]:
+    """For each map where it is no padding."""
+    valid, masks = attribution.samples.valid, attribution.valid_at(heats)
+    if valid is not None and all(mask is None for mask in masks):
+        positions = " and ".join(shape_text(heat) for heat in heats)
+        raise ValueError(f"valid {shape_text(valid)} does not fit the map's positions {positions}")
+    return [torch.ones_like(h, dtype=torch.bool) if m is None else m.cpu() for h, m in zip(heats, masks, strict=True)]
 
 
-def _areas(attribution: Attribution, heat: Tensor) -> Iterator[Area]:
+def _areas(attribution: Attribution, heats: Sequence[Tensor]) -> Iterator[Area]:
     start = 0
-    for leaf, axes in _explained(attribution, heat):
+    for leaf, axes in _explained(attribution, heats):
         tensor = dict(walk(attribution.samples.inputs))[leaf]
         area = Area(leaf, axes, tuple(tensor.shape[axis] for axis in axes), start)
         start += area.size
         yield area
-    if start != heat[0].numel():
-        raise ValueError(
-            f"{attribution.method} has {heat[0].numel()} positions, but the inputs that it explains have {start}"
-        )
+    positions = sum(heat[0].numel() for heat in heats)
+    if start != positions:
+        raise ValueError(f"{attribution.method} has {positions} positions, but the inputs that it explains have {start}")
 
 
-def _explained(attribution: Attribution, heat: Tensor) -> Iterator[tuple[Leaf, tuple[int, ...]]]:
+def _explained(attribution: Attribution, heats: Sequence[Tensor]) -> Iterator[tuple[Leaf, tuple[int, ...]]]:
     """The inputs that the map is about, each with the axes that are its positions."""
     free, named = _candidates(attribution), isinstance(attribution.values, Mapping) or "explain" not in attribution.options
-    for leaf, sizes in _position_sizes(attribution, heat):
+    for (leaf, values), own, heat in zip(walk(attribution.values), _own_axes(attribution), heats, strict=True):
+        sizes = () if own == () or values.dim() == 1 else tuple(heat.shape[1:])  # one category has no axis
         wanted = {leaf: free[leaf]} if named and leaf in free else free
-        found = [(name, axes) for name, tensor in wanted.items() if (axes := axes_of(tensor, sizes)) is not None]
+        found = [(name, axes) for name, t in wanted.items() if (axes := _fitting(t, values, own, sizes)) is not None]
         if not found:
             raise ValueError(f"{attribution.method} has positions {sizes}, which no input of the samples has")
         del free[found[0][0]]
         yield found[0]
+
+
+def _own_axes(attribution: Attribution) -> list[tuple[int, ...] | None]:
+    """For each part of the values the axes of its input, where they are known."""
+    if isinstance(attribution.values, Tensor):
+        return [attribution.axes if attribution.layer is None else attribution.input_axes]
+    return [item for _, item in parts(attribution.axes)]
+
+
+def _fitting(tensor: Tensor, values: Tensor, own: tuple[int, ...] | None, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The axes of an input that are the map's positions: its own where it says so, else those of these sizes."""
+    if own is not None and all(-tensor.dim() <= axis < tensor.dim() for axis in own):
+        axes = tuple(sorted(axis % tensor.dim() for axis in own))
+        if tuple(tensor.shape[axis] for axis in axes) == sizes:
+            return axes
+    return axes_of(tensor, sizes)
 
 
 def _candidates(attribution: Attribution) -> dict[Leaf, Tensor]:
@@ -176,15 +192,6 @@ def _candidates(attribution: Attribution) -> dict[Leaf, Tensor]:
     return dict(
         sorted(inputs.items(), key=lambda item: 0 if item[1].is_floating_point() else 1 + bool((item[1] <= 1).all()))
     )
-
-
-def _position_sizes(attribution: Attribution, heat: Tensor) -> list[tuple[Leaf, tuple[int, ...]]]:
-    """How many positions each part of the map has along each of its axes, under the name it has in the values."""
-    values = list(walk(attribution.values))
-    if attribution.layer is not None or len(values) == 1:
-        return [(values[0][0], tuple(heat.shape[1:]))]
-    axes = [item for _, item in parts(attribution.axes)]
-    return [(leaf, tuple(t.shape[axis] for axis in own)) for (leaf, t), own in zip(values, axes, strict=True)]
 
 
 def axes_of(tensor: Tensor, sizes: tuple[int, ...]) -> tuple[int, ...] | None:

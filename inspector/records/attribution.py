@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -34,7 +34,8 @@ class Attribution(Saved):
     values: nested as what was explained; each tensor has the shape of what it explains. axes: which axes of the values
     are positions (the others are summed in ``heat``); per input where several are explained; None where there are none.
     delta: (batch,) signed, the sum of the values minus the difference of outputs; None where the method does not claim
-    that they are equal. model: class, parameter checksum, seed and versions of what was explained.
+    that they are equal. model: class, parameter checksum, seed and versions of what was explained. input_axes: the axes of
+    positions of the only input, on which a layer's map is laid; None where there are several.
     """
 
     values: Any
@@ -48,6 +49,7 @@ class Attribution(Saved):
     cost: Cost = Cost()
     axes: Any = None
     model: Mapping[str, Any] = field(default_factory=dict)
+    input_axes: tuple[int, ...] | None = None
 
     @property
     def heat(self) -> Tensor:
@@ -57,16 +59,37 @@ class Attribution(Saved):
         (batch, features) for rows; several explained inputs of rows end in one (batch, features).
         Raises ValueError where the values have no positions.
         """
-        heats = [_collapse(values, axes) for values, axes in self._with_axes()]
-        heats = [heat[:, None] if heat.dim() == 1 else heat for heat in heats]  # one category is one feature
+        heats = self.heats
         if len(heats) == 1:
-            return self._without_padding(heats[0])
+            return heats[0]
         if any(h.dim() != 2 for h in heats):
             raise ValueError(
                 f"{self.method} explains several inputs of different shape at once, which have no common positions; "
-                "explain one with explain=..., or read .values"
+                "read .heats, one for each, or explain one with explain=..."
             )
         return torch.cat(heats, dim=1)
+
+    @property
+    def heats(self) -> tuple[Tensor, ...]:
+        """``heat`` of each explained input by itself, in the order of the values."""
+        heats = [_collapse(values, axes) for values, axes in self._with_axes()]
+        heats = [heat[:, None] if heat.dim() == 1 else heat for heat in heats]  # one category is one feature
+        return tuple(
+            h if mask is None else h.masked_fill(~mask.to(h.device), 0.0)
+            for h, mask in zip(heats, self.valid_at(heats), strict=True)
+        )
+
+    def valid_at(self, heats: Sequence[Tensor]) -> list[Tensor | None]:
+        """For each heat the samples' ``valid`` in its shape, None where it does not reach: of several inputs that have as
+        many positions it is about the sequences, not about a row of features that happens to be as long."""
+        valid = self.samples.valid
+        if valid is None:
+            return [None] * len(heats)
+        fits = [valid.shape == heat.shape[: valid.dim()] for heat in heats]
+        series = [fit and v.dim() > valid.dim() for fit, (_, v) in zip(fits, walk(self.values), strict=True)]
+        reached = series if any(series) else fits
+        wide = [valid.reshape(valid.shape + (1,) * (heat.dim() - valid.dim())) for heat in heats]
+        return [w.expand_as(h) if at else None for w, h, at in zip(wide, heats, reached, strict=True)]
 
     @property
     def input_heat(self) -> Tensor:
@@ -76,8 +99,9 @@ class Attribution(Saved):
             return heat
         if heat.dim() - 1 != len(wanted):
             raise ValueError(f"heat {shape_text(heat)} has other axes than the input's positions {wanted}")
-        spread = F.interpolate(heat[:, None].double(), size=wanted, mode="nearest-exact")
-        return self._without_padding(spread[:, 0].to(heat.dtype))
+        spread = F.interpolate(heat[:, None].double(), size=wanted, mode="nearest-exact")[:, 0].to(heat.dtype)
+        [mask] = self.valid_at([spread])
+        return spread if mask is None else spread.masked_fill(~mask.to(spread.device), 0.0)
 
     def _with_axes(self) -> list[tuple[Tensor, tuple[int, ...] | None]]:
         if isinstance(self.values, Tensor):
@@ -87,20 +111,20 @@ class Attribution(Saved):
         return list(zip(tensors, axes or [None] * len(tensors), strict=True))
 
     def _input_positions(self) -> tuple[int, ...] | None:
+        """How many positions a mask, or else the only input, has along each axis, for a layer's map; None where that needs
+        no bringing. A mask of an image's channels is one of its pixels here, because a layer does not share channels."""
+        evidence = [mask for _, mask in walk(self.samples.evidence)]
         tensors = [t for _, t in walk(self.samples.inputs)]
-        if self.samples.evidence is not None:
-            return tuple(self.samples.evidence.shape[1:])
-        if self.samples.valid is not None:
-            return tuple(self.samples.valid.shape[1:])
-        if len(tensors) > 1 or self.layer is None:
+        if self.layer is None or any(values.shape == t.shape for _, values in walk(self.values) for t in tensors):
+            return None  # the values are those of the input itself
+        mask = evidence[0] if len(evidence) == 1 else self.samples.valid
+        if mask is not None:
+            channels = mask.dim() >= 4 and any(mask.shape == tensor.shape for tensor in tensors)
+            return tuple(mask.shape[2 if channels else 1 :])
+        if len(tensors) > 1:
             return None
-        return tuple(tensors[0].shape[2:]) if tensors[0].dim() >= 4 else tuple(tensors[0].shape[1:2])
-
-    def _without_padding(self, heat: Tensor) -> Tensor:
-        valid = self.samples.valid
-        if valid is None or valid.shape[:2] != heat.shape[:2] or heat.dim() != 2:
-            return heat
-        return heat.masked_fill(~valid.to(heat.device), 0.0)
+        usual = range(2, tensors[0].dim()) if tensors[0].dim() >= 4 else range(1, 2)
+        return tuple(tensors[0].shape[axis] for axis in self.input_axes or usual)
 
     def to_tree(self) -> dict[str, Any]:
         options = {name: _plain(value) for name, value in self.options.items()}
@@ -128,7 +152,11 @@ def _collapse(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
             f"these values ({shape_text(values)}) have no known positions; name the axes that are, such as axes=(2, 3) "
             "for an image, when calling attribute, or read .values"
         )
-    others = [axis for axis in range(1, values.dim()) if axis not in axes]
+    strange = [axis for axis in axes if not -values.dim() < axis < values.dim() or axis == 0]
+    if strange:
+        raise ValueError(f"axes={tuple(axes)}: {strange[0]} is no axis of {shape_text(values)} after the batch axis 0")
+    kept = {axis % values.dim() for axis in axes}
+    others = [axis for axis in range(1, values.dim()) if axis not in kept]
     return values.sum(dim=others) if others else values
 
 

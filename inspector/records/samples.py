@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspector.records import splitting
+from inspector.records import masks, splitting
 from inspector.records.html import as_html
 from inspector.records.saved import Saved
-from inspector.tensors import batch_size, rebuild, shape_text, walk
+from inspector.tensors import Leaf, batch_size, rebuild, shape_text, walk
 
 Index = int | slice | Tensor | Sequence[int] | np.ndarray
 
@@ -24,38 +24,42 @@ class Samples(Saved):
 
     inputs: a tensor, a tuple of tensors (by position) or a dict (by keyword), batch axis first.
     target: (batch,) class indices or values. evidence: bool, True where the true evidence lies, one value per
-    position: (batch, height, width) for images, of which (batch, 1, height, width) is kept as that. valid: bool (batch,
+    position: (batch, height, width) for images, of which (batch, 1, height, width) is kept as that; with (batch, channels,
+    height, width) each channel of a pixel is a position. Of several inputs one mask each, nested as they are; None is
+    an input of which nothing is known, and it is left out of what is judged by evidence. valid: bool (batch,
     time), False is padding. groups: one label per sample, or a dict of columns of them.
     names: "classes" and "features" (one name each), "sensitive" (some of the features), "tokens" (a list per sample).
-    Raises ValueError where a per-sample field has another length than the inputs.
+    Raises ValueError where a per-sample field has another length than the inputs, or the evidence another nesting.
     """
 
     inputs: Any
     target: Tensor | None = None
-    evidence: Tensor | None = None
+    evidence: Any = None
     valid: Tensor | None = None
     groups: Any = None
     names: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = batch_size(self.inputs)
+        for name, column in self.group_columns().items():
+            if isinstance(column, str) or not hasattr(column, "__len__") or getattr(column, "ndim", 1) != 1:
+                text = f"of shape {tuple(column.shape)}" if hasattr(column, "shape") else f"{column!r}"
+                raise TypeError(f"groups[{name!r}] is {text}; give one label per sample, or a dict of columns of them")
         for name, length in self._lengths():
             if length != size:
                 raise ValueError(f"{name} has {length} samples but inputs have {size}; give one entry per sample")
-        for name in ("evidence", "valid"):
-            mask = getattr(self, name)
-            if mask is not None and mask.dtype != torch.bool:
-                raise ValueError(f"{name} must be a bool mask, not {mask.dtype}; write {name} > 0 or {name}.bool()")
-        if self.evidence is not None and self._has_one_channel(self.evidence):
-            object.__setattr__(self, "evidence", self.evidence[:, 0])
+        masks.check(self.evidence, self.valid, self.inputs)
+        if self.evidence is not None:
+            object.__setattr__(self, "evidence", masks.without_one_channel(self.evidence, self.inputs))
 
-    def _has_one_channel(self, mask: Tensor) -> bool:
-        """Whether a mask has the channel axis that images have, where positions have none."""
-        shapes = [tuple(t.shape[2:]) for _, t in walk(self.inputs) if t.dim() == mask.dim()]
-        return mask.dim() >= 4 and mask.shape[1] == 1 and tuple(mask.shape[2:]) in shapes
+    def evidence_at(self, leaf: Leaf) -> Tensor | None:
+        """The mask of one input, found by its leaf; a mask that is not nested is that of any. None: not known."""
+        if self.evidence is None or isinstance(self.evidence, Tensor):
+            return self.evidence
+        return dict(walk(self.evidence)).get(leaf)
 
     def _lengths(self) -> list[tuple[str, int]]:
-        fields = [(name, getattr(self, name)) for name in ("target", "evidence", "valid")]
+        fields = [("target", self.target), ("valid", self.valid), *masks.named(self.evidence)]
         found = [(name, value.shape[0]) for name, value in fields if isinstance(value, Tensor) and value.dim()]
         found += [(f"groups[{name!r}]", len(column)) for name, column in self.group_columns().items()]
         found += [("names['tokens']", len(self.names["tokens"]))] if "tokens" in self.names else []
@@ -82,7 +86,7 @@ class Samples(Saved):
             self,
             inputs=rebuild(self.inputs, lambda _, t: t[rows.to(t.device)] if t.dim() else t),
             target=_rows(self.target, rows),
-            evidence=_rows(self.evidence, rows),
+            evidence=rebuild(self.evidence, lambda _, mask: _rows(mask, rows)),
             valid=_rows(self.valid, rows),
             groups=groups if isinstance(self.groups, Mapping) else groups.get("group"),
             names=names,

@@ -122,7 +122,8 @@ def call(record: Call, private: bool = False) -> Iterator[Table]:
 
 def samples(record: Samples, private: bool = False) -> Iterator[Table]:
     facts = [["samples", str(len(record))], ["inputs", ", ".join(shape_text(t) for _, t in walk(record.inputs))]]
-    facts += [[n, shape_text(getattr(record, n))] for n in ("target", "evidence", "valid") if getattr(record, n) is not None]
+    known = {n: [shape_text(t) for _, t in walk(getattr(record, n))] for n in ("target", "evidence", "valid")}
+    facts += [[name, ", ".join(shapes)] for name, shapes in known.items() if shapes]
     facts += [["groups", ", ".join(record.group_columns())]] if record.group_columns() else []
     yield Table("What is known about the samples", ["", "value"], facts, folded=False)
 

@@ -90,14 +90,14 @@ def _lanes(
             valid = valid_of(attribution.samples, i, piece.input.shape[1])
             names = attribution.samples.names.get("features")
             drawn = plot_series(piece.input[i], values[i], names=names, scale=scale, valid=valid, ax=ax)
-            mark_evidence(ax, evidence_of(attribution.samples, i))
+            mark_evidence(ax, evidence_of(attribution.samples, i, piece.leaf))
             ax.set_title(sample_line(attribution, i))
         grey_axis(axes[-1])
         colour_bar(axes, drawn[-1], scale, sides(values[:shown]))
     figure.foot(
         f"Strips: {scale}. Within a strip the line tells the same value by its height.",
         _padding(attribution),
-        evidence_note(attribution),
+        evidence_note(attribution.samples, piece.leaf),
     )
     return figure
 
@@ -117,14 +117,14 @@ def _heat_maps(
             valid = valid_of(attribution.samples, i, steps)
             plot_steps(piece.input[i], names=names, valid=valid, ax=tops[i], cmap="Greys", scale=_plain(piece.input[i]))
             one = values[i] if values.dim() == 3 else values[i][:, None]
-            mark_evidence(tops[i], evidence_of(attribution.samples, i), over=True)
+            mark_evidence(tops[i], evidence_of(attribution.samples, i, piece.leaf), over=True)
             drawn = plot_steps(one, scale=scale, names=names if values.dim() == 3 else None, valid=valid, ax=lows[i])
             tops[i].set_title(sample_line(attribution, i))
             grey_axis(lows[i])
         tops[0].set_ylabel("input")
         lows[0].set_ylabel("attribution")
         colour_bar(lows, drawn, scale, sides(values[:shown]))
-    figure.foot(f"Colours: {scale}.", _padding(attribution), evidence_note(attribution))
+    figure.foot(f"Colours: {scale}.", _padding(attribution), evidence_note(attribution.samples, piece.leaf))
     return figure
 
 
@@ -157,7 +157,7 @@ def _tokens(attribution: Attribution, piece: Piece, shown: int, options: dict[st
             ax = figure.add_subplot(grid[i])
             n = len(words)
             boxes = plot_tokens(words, piece.heat[i][:n], scale=scale, columns=COLUMNS, valid=valid[i][:n], ax=ax)
-            _frame_evidence(boxes, evidence_of(attribution.samples, i))
+            _frame_evidence(boxes, evidence_of(attribution.samples, i, piece.leaf))
             ax.set_title(sample_line(attribution, i))
     unsigned = not bool((piece.heat[:shown] < 0).any())
     signs = (
@@ -168,7 +168,7 @@ def _tokens(attribution: Attribution, piece: Piece, shown: int, options: dict[st
     figure.foot(
         f"{signs} Colours: {scale}. Numbers: the attributions of the largest.",
         f"The first {len(texts[0]):,} of {length:,} tokens shown." if cut else "",
-        evidence_note(attribution),
+        evidence_note(attribution.samples, piece.leaf),
     )
     return figure
 

@@ -140,7 +140,7 @@ def draw_grid(rows: Rows, figure: Figure, place: Any) -> None:
         names = {label: rows.named(label) for label in heats}
         strips(rows.first, figure, place, heats, scales, names)
         figure.foot("A minus marks what is clearly negative.")
-    figure.foot(_scale_note(rows.share), evidence_note(rows.first))
+    figure.foot(_scale_note(rows.share), evidence_note(rows.first.samples, pieces(rows.first)[0].leaf))
 
 
 def _heat(piece: Piece, index: int) -> Array | None:
@@ -179,7 +179,7 @@ def _maps(rows: Rows, figure: Figure, place: Any, heats: Heats, scales: dict[str
     for i in range(rows.shown):
         if piece.input is not None and piece.input.dim() == 4:
             drawn = board.put(as_picture(piece.input[i])[0], 0, i)
-            outline(board.ax, evidence_of(rows.first.samples, i), drawn.get_extent())
+            outline(board.ax, evidence_of(rows.first.samples, i, piece.leaf), drawn.get_extent())
         for row, label in enumerate(heats, start=1):
             _map(board, heats[label][i], row, i, scales[label][i])
     board.label_columns([_column(rows.first, i) for i in range(rows.shown)])

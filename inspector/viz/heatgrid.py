@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from inspector.records import Attribution
+from inspector.tensors import Leaf
 from inspector.viz.board import Board
 from inspector.viz.figure import Figure
 from inspector.viz.images import as_picture, blend, outline, thin
@@ -39,8 +40,8 @@ def show_images(attribution: Attribution, piece: Piece, shown: int, options: dic
     samples = [_sample(piece, given, i) for i in range(shown)]
     scale = signed([s.heat for s in samples], over=over(shown))
     with styled():
-        figure = _draw(attribution, [s.cells(scale) for s in samples], scale, options)
-    figure.foot(f"Colours: {scale}.", _note(samples, given), evidence_note(attribution))
+        figure = _draw(attribution, piece.leaf, [s.cells(scale) for s in samples], scale, options)
+    figure.foot(f"Colours: {scale}.", _note(samples, given), evidence_note(attribution.samples, piece.leaf))
     return figure
 
 
@@ -50,7 +51,9 @@ def _sample(piece: Piece, given: Tensor | None, index: int) -> Shown:
     return Shown(array(piece.heat[index]), picture, note)
 
 
-def _draw(attribution: Attribution, samples: list[dict[str, Array]], scale: Scale, options: dict[str, Any]) -> Figure:
+def _draw(
+    attribution: Attribution, leaf: Leaf, samples: list[dict[str, Array]], scale: Scale, options: dict[str, Any]
+) -> Figure:
     words, across = list(samples[0]), len(samples) > 2
     tall = tallness([pixels for cells in samples for pixels in cells.values()])
     columns = min(len(samples), WIDE) if across else len(words)
@@ -64,14 +67,16 @@ def _draw(attribution: Attribution, samples: list[dict[str, Array]], scale: Scal
         chosen = range(band * columns, min((band + 1) * columns, len(samples))) if across else range(len(samples))
         board = Board(ax, rows, columns, tall)
         names = [sample_label(attribution, i) for i in chosen]
-        mappable = _fill(board, attribution, {i: samples[i] for i in chosen}, scale, across)
+        mappable = _fill(board, attribution, leaf, {i: samples[i] for i in chosen}, scale, across)
         board.label_rows(words if across else names)
         board.label_columns(names if across else words)
     colour_bar(axes, mappable, scale, sides([cells["attribution"] for cells in samples]))
     return figure
 
 
-def _fill(board: Board, attribution: Attribution, samples: dict[int, dict[str, Array]], scale: Scale, across: bool) -> Any:
+def _fill(
+    board: Board, attribution: Attribution, leaf: Leaf, samples: dict[int, dict[str, Array]], scale: Scale, across: bool
+) -> Any:
     """The pictures of some samples; returns one that lies on the scale."""
     mappable: Any = None
     for place, (i, cells) in enumerate(samples.items()):
@@ -81,7 +86,7 @@ def _fill(board: Board, attribution: Attribution, samples: dict[int, dict[str, A
             if word == "attribution":
                 mappable = drawn
             if word == "input":
-                outline(board.ax, evidence_of(attribution.samples, i), drawn.get_extent())
+                outline(board.ax, evidence_of(attribution.samples, i, leaf), drawn.get_extent())
     return mappable
 
 

@@ -179,7 +179,9 @@ def _cross_out(ax: Axes, corners: list[tuple[int, int]], shape: tuple[int, ...])
 
 
 def outline(ax: Axes, mask: Tensor | None, extent: Any) -> None:
-    """An orange line around the positions of a mask (H, W) on a picture that lies at ``extent``."""
+    """An orange line around the positions of a mask (H, W) on a picture that lies at ``extent``; of (channels, H, W) around
+    those that are true in any channel."""
+    mask = mask.any(0) if mask is not None and mask.dim() == 3 else mask
     if mask is None or mask.dim() != 2 or min(mask.shape) < 2:
         return
     left, right, bottom, top = extent

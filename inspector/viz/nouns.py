@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from inspector.records import Coverage, Curve, Finding, Samples, Scores, Task
-from inspector.tensors import format_leaf, shape_text, walk
+from inspector.tensors import Leaf, format_leaf, shape_text, walk
 from inspector.viz.anything import plot_tensor, tensor_figure
 from inspector.viz.bars import plot_intervals
 from inspector.viz.board import Board
@@ -21,7 +21,7 @@ from inspector.viz.lettering import clipped
 from inspector.viz.scales import Array, Scale, array, colour_bar, sequential
 from inspector.viz.sequences import plot_steps
 from inspector.viz.style import ALARM, COLOURS, MUTED, SMALL, panel, styled
-from inspector.viz.titles import shown_of
+from inspector.viz.titles import evidence_note, shown_of
 from inspector.viz.tokens import LINE, lines_of, plot_tokens, unpadded
 from inspector.words.facts import evidence_of, tokens_of, true_of, valid_of
 
@@ -86,10 +86,15 @@ def _images(samples: Samples, images: Tensor, shown: int, options: dict[str, Any
         board = Board(figure.add_subplot(rows, 1, row + 1), 1, wide, tall)
         for column, i in enumerate(chosen):
             drawn = board.put(as_picture(images[i])[0], 0, column)
-            outline(board.ax, evidence_of(samples, i), drawn.get_extent())
+            outline(board.ax, evidence_of(samples, i, _first(samples)), drawn.get_extent())
         board.label_columns([_caption(samples, i) for i in chosen])
-    figure.foot("Orange: the true evidence." if samples.evidence is not None else "")
+    figure.foot(evidence_note(samples, _first(samples)))
     return figure
+
+
+def _first(samples: Samples) -> Leaf:
+    """The input that is drawn."""
+    return next(walk(samples.inputs))[0]
 
 
 def _caption(samples: Samples, index: int) -> str:
@@ -103,8 +108,7 @@ def _series(samples: Samples, series: Tensor, shown: int, options: dict[str, Any
     for i, ax in enumerate(axes):
         _one_series(samples, array(series[i]), i, ax)
     axes[-1].set_xlabel("step", color=MUTED)
-    known = samples.evidence is not None and samples.evidence.dim() == 2
-    figure.foot("Orange: the true evidence." if known else "")
+    figure.foot(evidence_note(samples, _first(samples)))
     return figure
 
 
@@ -116,8 +120,10 @@ def _one_series(samples: Samples, signal: Array, index: int, ax: Axes) -> None:
         low, high = float(np.nanmin(signal)), float(np.nanmax(signal))
         scale = Scale(low, max(high, low + 1e-9), "range of the input")
         plot_steps(signal, scale=scale, cmap="Greys", valid=valid_of(samples, index, len(signal)), ax=ax)
-    if samples.evidence is not None and samples.evidence.dim() == 2:
-        for step in np.flatnonzero(samples.evidence[index].cpu().numpy()):
+    true = evidence_of(samples, index, _first(samples))
+    if true is not None:
+        steps = true if true.dim() == 1 else true.any(1)
+        for step in np.flatnonzero(steps.cpu().numpy()):
             ax.axvspan(step - 0.5, step + 0.5, color=COLOURS[4], alpha=0.25, lw=0)
     ax.set_title(_caption(samples, index))
 
@@ -130,12 +136,12 @@ def _tokens(samples: Samples, ids: Tensor, shown: int, options: dict[str, Any]) 
     grid = figure.add_gridspec(shown, 1, height_ratios=[n * LINE + 0.5 for n in lines])
     for i, text in enumerate(words):
         ax = figure.add_subplot(grid[i])
-        known = samples.evidence is not None and samples.evidence.shape[1:] == (length,)
-        marks = array(samples.evidence[i].float()) if known and samples.evidence is not None else np.zeros(length)
+        true = samples.evidence_at(_first(samples))
+        marks = array(true[i].float()) if true is not None and true.shape[1:] == (length,) else np.zeros(length)
         scale = Scale(-2.0, 2.0, "evidence")
         plot_tokens(text, marks[: len(text)], scale=scale, columns=92, ax=ax, numbers=False)
         ax.set_title(_caption(samples, i))
-    if samples.evidence is not None:
+    if samples.evidence_at(_first(samples)) is not None:
         figure.foot("Red and underlined: the true evidence.")
     return figure
 

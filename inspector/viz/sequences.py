@@ -113,7 +113,9 @@ def _runs(mask: Array) -> list[tuple[int, int]]:
 
 
 def mark_evidence(ax: Axes, evidence: Tensor | None, *, over: bool = False) -> None:
-    """Orange behind the steps of a mask (T,), so that no colour of a map is changed; ``over`` an image of the input."""
+    """Orange behind the steps of a mask (T,), so that no colour of a map is changed; ``over`` an image of the input. Of
+    (T, features) behind the steps that are true in any feature."""
+    evidence = evidence.any(1) if evidence is not None and evidence.dim() == 2 else evidence
     if evidence is None or evidence.dim() != 1:
         return
     left, right = ax.get_xlim()

@@ -46,9 +46,9 @@ def strips(
         if signal:
             _signal(top, piece, i)
         if signal:
-            mark_evidence(top, evidence_of(first.samples, i), over=bool(top.images))
+            mark_evidence(top, evidence_of(first.samples, i, piece.leaf), over=bool(top.images))
         else:
-            _bold(top, evidence_of(first.samples, i))
+            _bold(top, evidence_of(first.samples, i, piece.leaf))
         top.set_title(sample_line(first, i))
 
 

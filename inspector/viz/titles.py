@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from inspector.records import Attribution
+from inspector.records import Attribution, Samples
+from inspector.tensors import Leaf
 from inspector.viz.figure import shorten
 from inspector.viz.scales import number
 from inspector.words.facts import Piece, baseline_of, options_of, target_of, true_of
@@ -52,6 +53,6 @@ def over(shown: int) -> str:
     return f"{shown} samples" if shown > 1 else "this sample"
 
 
-def evidence_note(attribution: Attribution) -> str:
-    """What the orange marks are, where the true evidence is known."""
-    return "Orange: the true evidence." if attribution.samples.evidence is not None else ""
+def evidence_note(samples: Samples, leaf: Leaf) -> str:
+    """What the orange marks are, where the true evidence of this input is known."""
+    return "Orange: the true evidence." if samples.evidence_at(leaf) is not None else ""

@@ -77,7 +77,7 @@ def _piece(a: Attribution, piece: Piece, say: Say) -> Iterator[str]:
         yield from _spread(heat, part, say)
         yield from _signs(heat, say)
         yield from _strongest(a, piece, heat, say)
-        yield from _evidence(a, heat, say)
+        yield from _evidence(a.samples.evidence_at(piece.leaf), heat, say)
     yield from _coarse(piece, say)
 
 
@@ -119,8 +119,7 @@ def _names(a: Attribution, piece: Piece, length: int) -> list[str]:
     return list(piece.positions)
 
 
-def _evidence(a: Attribution, heat: Tensor, say: Say) -> Iterator[str]:
-    mask = a.samples.evidence
+def _evidence(mask: Tensor | None, heat: Tensor, say: Say) -> Iterator[str]:
     if mask is None or mask.flatten(1).shape != heat.shape:
         return
     true = mask.detach().cpu().flatten(1)

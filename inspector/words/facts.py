@@ -22,7 +22,7 @@ View = Literal["image", "sequence", "tokens", "row", "other"]
 
 class Piece(NamedTuple):
     """One explained tensor of an attribution with the input it belongs to; heat is None where it has no positions.
-    positions: their names, where they have any."""
+    positions: their names, where they have any. leaf: where the input lies among the inputs."""
 
     name: str
     values: Tensor
@@ -30,6 +30,7 @@ class Piece(NamedTuple):
     input: Tensor | None
     view: View
     positions: tuple[str, ...] = ()
+    leaf: Leaf = ()
 
 
 def pieces(attribution: Attribution) -> list[Piece]:
@@ -49,7 +50,7 @@ def _row_of(found: list[Piece]) -> Piece:
 
 
 def _piece(attribution: Attribution, leaf: Leaf, values: Tensor, axes: Any, count: int) -> Piece:
-    given = _input_for(attribution, leaf, values)
+    place, given = _input_for(attribution, leaf, values)
     try:
         heat = replace(attribution, values=values, axes=axes).heat if values.dim() else None
     except ValueError:
@@ -58,17 +59,17 @@ def _piece(attribution: Attribution, leaf: Leaf, values: Tensor, axes: Any, coun
     known = attribution.samples.names.get("features", ())
     fits = heat is not None and heat.dim() == 2 and len(known) == heat.shape[1]
     view = _view(attribution.samples, heat, given)
-    return Piece(name, values, heat, given, view, tuple(map(str, known)) if fits and view == "row" else ())
+    return Piece(name, values, heat, given, view, tuple(map(str, known)) if fits and view == "row" else (), place)
 
 
-def _input_for(attribution: Attribution, leaf: Leaf, values: Tensor) -> Tensor | None:
+def _input_for(attribution: Attribution, leaf: Leaf, values: Tensor) -> tuple[Leaf, Tensor]:
     inputs = list(walk(attribution.samples.inputs))
     for place, tensor in inputs:
         if place == leaf and (leaf or attribution.layer is not None or tensor.shape[:2] == values.shape[:2]):
-            return tensor
-    alike = [tensor for _, tensor in inputs if tensor.shape == values.shape]
-    floating = [tensor for _, tensor in inputs if tensor.is_floating_point()]
-    return [*alike, *floating, *(tensor for _, tensor in inputs)][0]
+            return place, tensor
+    alike = [each for each in inputs if each[1].shape == values.shape]
+    floating = [each for each in inputs if each[1].is_floating_point()]
+    return [*alike, *floating, *inputs][0]
 
 
 def _view(samples: Samples, heat: Tensor | None, given: Tensor | None) -> View:
@@ -100,9 +101,10 @@ def valid_of(samples: Samples, index: int, length: int) -> Tensor:
     return samples.valid[index].cpu()
 
 
-def evidence_of(samples: Samples, index: int) -> Tensor | None:
-    """The true evidence of one sample, or None where it is not known or has none."""
-    mask = None if samples.evidence is None else samples.evidence[index]
+def evidence_of(samples: Samples, index: int, leaf: Leaf) -> Tensor | None:
+    """The true evidence of one sample in one of its inputs, or None where it is not known or has none."""
+    whole = samples.evidence_at(leaf)
+    mask = None if whole is None else whole[index]
     return mask if mask is not None and bool(mask.any()) else None
 
 

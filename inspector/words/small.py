@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,10 +25,15 @@ def tell_samples(s: Samples, say: Say) -> list[str]:
         sizes = {"fewest": f"{int(counts[least]):,}", "most": f"{int(counts[most]):,}"}
         told.append(say.of(len(classes), "samples.classes", rare=names[0], common=names[1], **sizes))
     if s.evidence is not None:
-        told.append(say("samples.evidence", area=say.percent(s.evidence.double().mean().item())))
+        told.append(say("samples.evidence", area=say.percent(_share(s.evidence))))
     if s.valid is not None:
         told.append(say("samples.padding", share=say.percent(1 - s.valid.double().mean().item())))
     return [" ".join(told)]
+
+
+def _share(evidence: Any) -> float:
+    masks = torch.cat([mask.reshape(-1) for _, mask in walk(evidence)])
+    return masks.double().mean().item()
 
 
 def tell_task(task: Task, say: Say) -> list[str]:
