@@ -156,6 +156,31 @@ def test_occlusion_equals_captum_in_fewer_passes(window, stride, images):
     assert few.cost.forwards > 2 or window == (2, 8, 8)
 
 
+class Flat(torch.nn.Module):
+    """Takes a view of images, which those that lie channels last do not allow."""
+
+    def forward(self, images):
+        return images.view(len(images), -1)[:, :3] * 2
+
+
+@pytest.mark.parametrize("make", [cnn, Flat])
+def test_occlusion_in_many_passes_is_that_of_one_whatever_layout_the_model_takes(make, images):
+    model = make()
+    options = {"sliding_window_shapes": (1, 2, 2), "strides": 1, "target": 1, "method": "occlusion"}
+    one, many = (attribute(model, images, budget=budget, **options) for budget in ("1 GiB", 1))
+    torch.testing.assert_close(many.values, one.values, atol=1e-6, rtol=1e-5)
+    assert many.cost.forwards > 32
+    assert one.cost.forwards == 2
+
+
+def test_on_a_cpu_no_pass_keeps_a_graph_larger_than_its_caches(images):
+    wide = torch.nn.Sequential(torch.nn.Conv2d(2, 2048, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(5))
+    wide(images)
+    by_default, in_small = (attribute(wide, images, target=1, n_steps=200, **own) for own in ({}, {"budget": "8 MiB"}))
+    assert 2 < by_default.cost.forwards < in_small.cost.forwards
+    torch.testing.assert_close(by_default.values, in_small.values, atol=1e-5, rtol=1e-4)
+
+
 def test_feature_ablation_equals_captum_with_a_mask(images):
     from captum.attr import FeatureAblation
 

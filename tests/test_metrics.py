@@ -252,3 +252,15 @@ def test_complexity_rise_equals_the_rise_of_the_histogram_entropy():
         [entropy(np.histogram(row, bins=100)[0]) for row in heat.double().numpy()] for heat in (made.heat.flatten(1), new)
     ]
     near(METRICS["complexity_rise"](model, made), (np.array(both[1]) - both[0]) / both[0])
+
+
+def test_maps_that_are_only_compared_are_not_signed_and_the_records_of_users_are(monkeypatch):
+    hashed = []
+    monkeypatch.setattr("inspector.attribution.origin.provenance", lambda *_, **__: hashed.append(1) or {"checksum": "0"})
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    answer = attribute(model, torch.randn(3, 4), target=1, method="saliency")
+    for name in ("randomization", "complexity_rise", "max_sensitivity"):
+        METRICS[name](model, answer)
+    assert hashed == [1]
+    sanity.randomization(model, answer)
+    assert attribute(torch.nn.Linear(4, 3), torch.randn(3, 4), target=1).model["checksum"] == "0"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from inspector.attribution.layout import Layout, faster
 from inspector.attribution.question import Question, Slot
 
 Values = tuple[Tensor, ...]
@@ -39,27 +40,30 @@ def occlusion(question: Question, *, sliding_window_shapes: Any = None, strides:
 def taken_away(question: Question, masks: Sequence[Masks], *, average: bool) -> Values:
     with torch.no_grad():
         whole = question.weighed(question.values)
-        return tuple(_one_slot(question, i, own, whole, average) for i, own in enumerate(masks))
+        runs = max((own.total for own in masks), default=0)
+        runs = runs if runs > question.copies() else 1  # in one pass
+        lay = faster(question.values, runs, whole, lambda values: question.score(*values))
+        return tuple(_one_slot(question, i, own, whole, average, lay) for i, own in enumerate(masks))
 
 
-def _one_slot(question: Question, i: int, masks: Masks, whole: Tensor, average: bool) -> Tensor:
+def _one_slot(question: Question, i: int, masks: Masks, whole: Tensor, average: bool, lay: Layout) -> Tensor:
     value = question.values[i]
     lost = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, whole.dtype))
     count = torch.zeros_like(lost)
     for start, n in question.parts(masks.total):
         taken = masks.make(start, n)
         taken = taken if taken.dim() > value.dim() else taken[:, None]
-        change = whole - _scores(question, i, taken)
+        change = whole - _scores(question, i, taken, lay)
         lost += _spread(change, taken.to(lost.dtype))
         count += taken.sum(0)
     return (lost / count.clamp(min=1) if average else lost).to(value.dtype)
 
 
-def _scores(question: Question, i: int, taken: Tensor) -> Tensor:
+def _scores(question: Question, i: int, taken: Tensor, lay: Layout) -> Tensor:
     """(masks, batch) scores with each mask's elements of slot ``i`` replaced by the baseline."""
     changed = torch.where(taken, question.baselines[i], question.values[i]).flatten(0, 1)
     others = [v.repeat(len(taken), *[1] * (v.dim() - 1)) for j, v in enumerate(question.values) if j != i]
-    return question.score(*others[:i], changed, *others[i:]).reshape(len(taken), -1)
+    return question.score(*lay((*others[:i], changed, *others[i:]))).reshape(len(taken), -1)
 
 
 def _spread(change: Tensor, taken: Tensor) -> Tensor:

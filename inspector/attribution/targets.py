@@ -39,6 +39,7 @@ class Target:
         self.size, self.valid = len(samples), samples.valid
         self.loose = given is None  # a target that merely came with the samples may not fit a regression output
         self.given = read(samples.target if given is None else given, self.size)
+        self.checked = -1  # how many outputs the classes are known to be among
         self.neuron = self.given if isinstance(self.given, Neuron) else None
 
     def __call__(self, output: Any, rows: Tensor) -> Tensor:
@@ -76,7 +77,9 @@ class Target:
             return self._steps(output, given, rows)
         if output.dim() > 2:
             raise ValueError(_unclear(output))
-        in_range(given, output.shape[1])
+        if output.shape[1] != self.checked:
+            in_range(given, output.shape[1])
+            self.checked = output.shape[1]
         return output.gather(1, given.to(output.device)[rows][:, None])[:, 0]
 
     def _steps(self, output: Tensor, classes: Tensor, rows: Tensor) -> Tensor:

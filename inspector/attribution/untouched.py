@@ -97,7 +97,8 @@ def _same_modules(model: nn.Module) -> Iterator[None]:
     buffers = [(b, b._version, b.clone()) for b in model.buffers() if not b.is_inference()]
     try:
         for module in modules:
-            module.training = False  # not .eval(): a module's own train() may do more than set the mode
+            if module.training:
+                module.training = False  # not .eval(): a module's own train() may do more than set the mode
         yield
     finally:
         for now, earlier in chain.from_iterable(before):

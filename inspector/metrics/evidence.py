@@ -88,7 +88,8 @@ def threshold_areas(weight: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tenso
 
 def mid_ranks(values: Tensor) -> Tensor:
     """(batch, n) ranks from 1 in ascending order; equals share the mean of their ranks."""
-    ordered, order = values.sort(1)
+    order = _order(values)
+    ordered = values.gather(1, order)
     place = torch.arange(values.shape[1], device=values.device).expand_as(order)
     edge = torch.ones_like(order[:, :1], dtype=torch.bool)
     differs = ordered[:, 1:] != ordered[:, :-1]
@@ -96,6 +97,13 @@ def mid_ranks(values: Tensor) -> Tensor:
     last = torch.where(torch.cat([differs, edge], 1), place, place.shape[1]).flip(1).cummin(1).values.flip(1)
     mean = (first + last + 2).double() / 2
     return torch.empty_like(mean).scatter_(1, order, mean)
+
+
+def _order(values: Tensor) -> Tensor:
+    """Places in ascending order, equals in any; of NumPy on the CPU, which sorts doubles several times as fast."""
+    if values.device.type != "cpu" or values.dtype == torch.bfloat16:
+        return values.argsort(1)
+    return torch.from_numpy(values.detach().numpy().argsort(1))
 
 
 def _area(attribution: Attribution, which: int) -> Tensor:

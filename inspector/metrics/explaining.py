@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inspector.attribution import METHODS, attribute
+from inspector.attribution.origin import unsigned
 from inspector.metrics.forward import asked, by_batch, examples_at_once, repeat
 from inspector.records import Attribution, Samples
 from inspector.tensors import rebuild, walk
@@ -55,10 +57,18 @@ def explain_copies(model: nn.Module, attribution: Attribution, inputs: list[Any]
     for start in range(0, len(inputs), at_once):
         some = inputs[start : start + at_once]
         target = repeated(asked(attribution), len(some), size)
-        with warnings.catch_warnings():  # what the method warned of was said when it was first asked
-            warnings.simplefilter("ignore")
+        with asking_again():
             found += torch.split(flat_values(explain(model, _stacked(samples, some), target)), size)
     return found
+
+
+@contextmanager
+def asking_again() -> Iterator[None]:
+    """For answers that only a metric sees: what the method warns of was said when it was first asked, or is no wonder of an
+    untrained model, and nobody asks where they come from."""
+    with warnings.catch_warnings(), unsigned():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def flat_values(attribution: Attribution) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspector.attribution.layout import Layout, as_it_is, faster
 from inspector.attribution.question import Question
 from inspector.attribution.targets import Target
 from inspector.counting import PeakMemory
@@ -16,10 +17,8 @@ from inspector.tensors import rebuild, walk
 
 ON_CPU, ON_DEVICE = (128, 1 << 20), (512, 1 << 23)  # (examples, elements of one input) in one forward pass
 CACHED = 8 << 20  # bytes in use at one time on a CPU; with more a pass leaves its caches and takes up to twice as long
-LONG = 32  # runs of the batch from which on it pays to look for a faster layout
 
 Score = Callable[[Any, Tensor], Tensor]  # inputs of n rows, which sample each is of -> (n,)
-Layout = Callable[[Any], Any]
 
 
 def outputs(model: nn.Module, attribution: Attribution) -> Score:
@@ -71,25 +70,9 @@ def passes(score: Score, inputs: Any, size: int, count: int) -> tuple[int, Layou
     """
     at_once, tensors = examples_at_once(inputs), [t for _, t in walk(inputs)]
     if count * size <= at_once // 2 or any(t.device.type != "cpu" for t in tensors):
-        return at_once, _as_it_is
+        return at_once, as_it_is
     rows = torch.arange(size)
     with PeakMemory() as memory:
         plain = score(inputs, rows)
     at_once = max(8, min(ON_DEVICE[0], CACHED * size // max(1, memory.peak)))
-    images = any(t.dim() == 4 and t.is_floating_point() for t in tensors)
-    return at_once, channels_last if images and count >= LONG and _same(score, inputs, rows, plain) else _as_it_is
-
-
-def _same(score: Score, inputs: Any, rows: Tensor, plain: Tensor) -> bool:
-    try:
-        return torch.allclose(score(channels_last(inputs), rows), plain, rtol=1e-3, atol=1e-4, equal_nan=True)
-    except RuntimeError:  # the model takes a .view of what no longer lies in that order
-        return False
-
-
-def _as_it_is(inputs: Any) -> Any:
-    return inputs
-
-
-def channels_last(inputs: Any) -> Any:
-    return rebuild(inputs, lambda _, t: t.to(memory_format=torch.channels_last) if t.dim() == 4 else t)
+    return at_once, faster(inputs, count, plain, lambda laid: score(laid, rows))

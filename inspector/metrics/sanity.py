@@ -6,7 +6,6 @@ identity and gets its own storage back. Signed maps are compared, because absolu
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from inspector.attribution.untouched import untouched
 from inspector.metrics.agreement import centred_ranks, correlation_of_ranks
-from inspector.metrics.explaining import Explain, again
+from inspector.metrics.explaining import Explain, again, asking_again
 from inspector.metrics.forward import asked
 from inspector.metrics.surface import Surface, surface
 from inspector.records import Attribution, Curve
@@ -64,8 +63,7 @@ def untrained_map(
 
 
 def _asked_again(model: nn.Module, attribution: Attribution, explain: Explain) -> Surface:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an untrained model may break any claim
+    with asking_again():
         return surface(explain(model, attribution.samples, asked(attribution)))
 
 

@@ -55,6 +55,11 @@ class Surface:
         return self.valid.sum(1)
 
     @cached_property
+    def whole(self) -> bool:
+        """Whether nothing is padding."""
+        return bool(self.valid.all())
+
+    @cached_property
     def broken(self) -> Tensor:
         """(batch,) True where the map holds a NaN or Inf, so that nothing can be said of it."""
         return ~torch.isfinite(self.heat).all(1)
@@ -68,16 +73,19 @@ class Surface:
     def changed(self, keep: Tensor, rows: Tensor, base: dict[Leaf, Tensor]) -> Any:
         """The inputs of the samples ``rows`` (n,) with ``base`` where ``keep`` (n, positions) is False; padding stays as it
         is."""
-        kept, areas = keep | ~self.valid[rows], {area.leaf: area for area in self.areas}
+        kept = keep if self.whole else keep | ~self.valid[rows]
+        areas = {area.leaf: area for area in self.areas}
 
         def change(leaf: Leaf, tensor: Tensor) -> Tensor:
             if not tensor.dim():
                 return tensor
             own = rows.to(tensor.device)
             if leaf not in areas:
-                return tensor[own]
+                return tensor.index_select(0, own)
             mask = areas[leaf].spread(kept, tensor).to(tensor.device)
-            return torch.where(mask, tensor[own], base[leaf].expand_as(tensor)[own])
+            other = base[leaf].expand_as(tensor)
+            other = other[:1] if other.stride(0) == 0 else other.index_select(0, own)
+            return torch.where(mask, tensor.index_select(0, own), other)
 
         return rebuild(self.inputs, change)
 
