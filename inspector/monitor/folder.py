@@ -41,10 +41,14 @@ class Folder:
         self.declared = 0
         self.columns: dict[bytes, int] = {}  # what a frame holds, packed -> its number
         self.names: dict[tuple[str, ...], int] = {}
+        self.last: tuple[Array | None, int, Array] = None, 0, np.array([])  # series of the last frame, its columns, their order
         self._write(first)
 
     def frame(self, step: int, series: list[Series], at: Array, values: Array) -> None:
         """One measured step; columns that are new are declared first."""
+        if at is self.last[0] and len(series) == self.declared:
+            self._write(frame_record(step, self.last[1], values[self.last[2]]))
+            return
         new = series_record(series[self.declared :], self.declared) if len(series) > self.declared else b""
         self.declared = len(series)
         present = np.zeros(len(series), dtype=np.bool_)
@@ -54,6 +58,7 @@ class Folder:
         if packed not in self.columns:
             self.columns[packed] = len(self.columns)
             new += columns_record(present, self.columns[packed])
+        self.last = at, self.columns[packed], np.argsort(at)
         self._write(new + frame_record(step, self.columns[packed], dense[present]))
 
     def rows(self, rows: Rows, key: str) -> None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from inspector.monitor.arrival import Array
+from inspector.monitor.one_pass import ONE_PASS, is_dense
 from inspector.monitor.ranks import Ranks, is_sharded, key
+from inspector.monitor.steady import Steady
 from inspector.monitor.table import SAMPLE, Place, Table, flat, is_plain
 from inspector.monitor.units import Units
 
@@ -51,7 +53,9 @@ class Measure:
         self.ranks: Ranks | None = None
         self.sharded: set[int] = set()  # rows of which each rank holds a part
         self.keys: dict[float, tuple[str, str]] = {}  # what the ranks call the rows
+        self.steady = Steady()
         self.half: set[int] = set()  # rows of float16, whose range is small
+        self.dense = self.table(torch.device("cpu")) if ONE_PASS is not None else None  # where dense tensors are reduced
 
     def row(self, kind: str, name: str) -> int:
         """The number of a row; a new row is measured the careful way until its spread is known."""
@@ -74,6 +78,8 @@ class Measure:
 
     def put_row(self, row: int, tensor: Tensor, positive_of: Place | None = None) -> Place | None:
         """positive_of: where the value of which this is the positive part was measured."""
+        if self.dense is not None and is_dense(tensor):
+            return self.dense.write_dense(row, tensor, self.sampling)
         value = flat(tensor)
         if value is None:
             return None
@@ -85,7 +91,10 @@ class Measure:
     def put_all(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> None:
         """Reduce many tensors, each into its row; small ones of one shape together, because calls cost more than they."""
         small: dict[Any, list[int]] = {}
+        dense = self._put_dense(rows, tensors)
         for i, tensor in enumerate(tensors):
+            if i in dense:
+                continue
             if tensor.numel() <= SAMPLE and is_plain(tensor):
                 small.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(i)
             else:
@@ -100,6 +109,15 @@ class Measure:
                 self._note(row, value, value)
             self.table(device).write_all(of_rows, value, self.sampling)
 
+    def _put_dense(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> set[int]:
+        """Reduces the dense ones; which of them those are."""
+        if self.dense is None:
+            return set()
+        at = [i for i, tensor in enumerate(tensors) if is_dense(tensor)]
+        if at:
+            self.dense.write_all_dense([rows[i] for i in at], [tensors[i] for i in at], self.sampling)
+        return set(at)
+
     def _note(self, row: int, tensor: Tensor, value: Tensor) -> None:
         if type(tensor) is not Tensor and is_sharded(tensor):
             self.sharded.add(row)
@@ -108,6 +126,9 @@ class Measure:
 
     def put_range(self, tensor: Tensor) -> Place | None:
         """Only whether it is finite, in no row."""
+        if self.dense is not None and is_dense(tensor):
+            place = self.dense.write_dense(-1, tensor)
+            return None if place is None else Place(place.table, place.slot, 0)
         value = flat(tensor)
         return None if value is None else self.table(value.device).write_range(value)
 

@@ -36,19 +36,25 @@ class Layout(NamedTuple):
     shifted: Array  # was it shifted before squaring?
     first: Array  # the first part of each row
     rows: Array
+    ends: Array  # the first part of each row and, last, the number of parts
+
+
+def layout_of(ticket: Ticket) -> Layout:
+    return _layout(tuple(ticket.entries))
 
 
 @lru_cache(maxsize=8)
 def _layout(entries: tuple[Entry, ...]) -> Layout:
     table = np.array([entry for entry in entries if entry[0] >= 0], dtype=np.int64).reshape(-1, 4)
-    rows, slots, n, shifted = table[np.argsort(table[:, 0], kind="stable")].T
+    rows, slots, n, shifted = np.ascontiguousarray(table[np.argsort(table[:, 0], kind="stable")].T)
     first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]][: len(rows)])
-    return Layout(slots, n.astype(np.float64), shifted.astype(np.bool_), first, rows[first])
+    ends = np.append(first, len(n)).astype(np.int64)
+    return Layout(slots, n.astype(np.float64), shifted.astype(np.bool_), first, rows[first], ends)
 
 
 def merge(ticket: Ticket) -> Merged:
     """The statistics of every row in a ticket, in order of row number."""
-    layout = _layout(tuple(ticket.entries))
+    layout = layout_of(ticket)
     if not len(layout.rows):
         empty = np.zeros((0, len(LEAN)))
         return Merged(layout.rows, empty, empty.astype(bool), layout.rows)
@@ -58,7 +64,7 @@ def merge(ticket: Ticket) -> Merged:
 
 
 def _merge(layout: Layout, numbers: Array) -> Merged:
-    _, n, shifted, first, rows = layout
+    _, n, shifted, first, rows, _ = layout
     part = numbers[:, SUM] / n
     part_mean = np.where(shifted, numbers[:, SHIFT], 0.0) + part
     part_variance = numbers[:, SQUARE] / n - part**2

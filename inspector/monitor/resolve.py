@@ -12,11 +12,13 @@ from inspector.monitor.arrival import Array
 from inspector.monitor.measure import Measure, Step
 from inspector.monitor.memory import Memory
 from inspector.monitor.merge import LEAN, merge
+from inspector.monitor.one_pass import ONE_PASS
 from inspector.monitor.ranks import Ranks, merge_row, pack
 from inspector.monitor.table import HIGH, LOW, SAMPLE, Ticket
 from inspector.records.history import LOG2_BINS
 
 _SUBNORMAL = LOG2_BINS.index("2**-14")  # the first bin that float16 holds in full precision
+_OFFSET = 1 - int(LOG2_BINS[1].removeprefix("2**"))  # from an exponent to its bin
 _RMS, _ABSMAX = LEAN.index("rms"), LEAN.index("absmax")
 
 
@@ -63,6 +65,24 @@ class _Rows:
 @np.errstate(all="ignore")  # sums of what explodes are infinite, and that is the answer
 def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
     """Statistics of a step; series that are new are declared in ``memory``."""
+    return _like_the_last(step, measure) or _looked_up(step, measure, memory)
+
+
+def _like_the_last(step: Step, measure: Measure) -> Resolved | None:
+    ticket = _only_sums(step, measure)
+    told = measure.steady.statistics(ticket) if ticket is not None else None
+    return None if told is None else Resolved(step.step, told[0], told[1], [], told[2])
+
+
+def _only_sums(step: Step, measure: Measure) -> Ticket | None:
+    """The one ticket of a step that brought nothing else."""
+    ticket = next(iter(step.tickets.values())) if len(step.tickets) == 1 else None
+    if ticket is None or step.dropped or measure.ranks is not None or "graph" in step.tickets:
+        return None
+    return ticket if ticket.samples is None and not ticket.extras else None
+
+
+def _looked_up(step: Step, measure: Measure, memory: Memory) -> Resolved:
     found = _Rows(memory, measure.rows)
     histograms: list[tuple[str, list[str], Array]] = []
     for receive, value in [extra for ticket in step.tickets.values() for extra in ticket.extras]:
@@ -80,7 +100,13 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
     for row, value in born.items():
         found.add(row, "born", value)
     norm = float(np.sqrt(sum(found.squares))) if found.squares else None
-    return Resolved(step.step, *found.close(), histograms, norm)
+    at, values = found.close()
+    ticket = _only_sums(step, measure)
+    if ticket is not None and not found.single:
+        rows = found.blocks[0][0].tolist()
+        gradients = [i for i, row in enumerate(rows) if measure.rows[row][0] == "param_grad"]
+        measure.steady.learn(ticket, at, np.array(gradients, dtype=np.int64))
+    return Resolved(step.step, at, values, histograms, norm)
 
 
 def _block(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) -> dict[int, float]:
@@ -120,7 +146,7 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
     kept = [i for i in np.argsort(rows, kind="stable").tolist() if int(rows[i]) not in hidden]
     if not kept:
         return []
-    rows, n, taken, samples = rows[kept], n[kept], taken[kept], ticket.samples.numpy()[slots[kept]]
+    rows, n, taken, samples = rows[kept], n[kept], np.ascontiguousarray(taken[kept]), ticket.samples.numpy()[slots[kept]]
     counts = _count(samples, taken) * (n / taken)[:, None]
     first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
     counts, rows = np.add.reduceat(counts, first), rows[first]
@@ -139,6 +165,10 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
 
 def _count(samples: Array, taken: Array) -> Array:
     """(rows, bins) how many of the first ``taken`` elements fall into each bin."""
+    if ONE_PASS is not None:
+        samples, counts = np.ascontiguousarray(samples), np.zeros((len(samples), len(LOG2_BINS)), dtype=np.int64)
+        ONE_PASS.bins(samples.ctypes.data, *samples.shape, taken.ctypes.data, _OFFSET, len(LOG2_BINS), counts.ctypes.data)
+        return counts
     none = len(LOG2_BINS)  # a bin for what is no element
     bins = np.where(np.arange(samples.shape[1]) < taken[:, None], log2_bins(samples), none)
     bins += (none + 1) * np.arange(len(bins))[:, None]
@@ -151,7 +181,8 @@ def _shapes(rows: Array, samples: list[Array], taken: list[Array], measure: Meas
     outputs = [i for i, row in enumerate(rows.tolist()) if measure.rows[row][0] == "output"]
     whole = [i for i in outputs if len(taken[i]) == 1 and taken[i][0] == SAMPLE]
     if whole:
-        middle = np.sort(np.abs(np.concatenate([samples[i] for i in whole])), axis=1)[:, SAMPLE // 2 - 1 : SAMPLE // 2 + 1]
+        half = (SAMPLE // 2 - 1, SAMPLE // 2)
+        middle = np.partition(np.abs(np.concatenate([samples[i] for i in whole])), half, axis=1)[:, half]
         found.add_all(rows[whole], "median", middle.mean(axis=1))
     for i in outputs:
         kind = measure.types.get(int(rows[i]))
@@ -176,7 +207,7 @@ def _logits(step: Step, measure: Measure, found: _Rows) -> None:
 def log2_bins(values: Array) -> Array:
     """The bin of LOG2_BINS that each float32 belongs to, read off its exponent bits."""
     exponent = (np.ascontiguousarray(values, dtype=np.float32).view(np.int32) >> 23) & 0xFF
-    bins = np.clip(exponent - 127 + 41, 1, len(LOG2_BINS) - 2)
+    bins = np.clip(exponent - 127 + _OFFSET, 1, len(LOG2_BINS) - 2)
     return np.where(exponent == 0xFF, len(LOG2_BINS) - 1, np.where(values == 0, 0, bins))
 
 

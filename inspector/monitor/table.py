@@ -1,7 +1,7 @@
 """Where statistics wait on their device: one table, one line (slot) per value seen, read by the host a step later.
 
-Reductions write straight into the table (``out=``), so a value costs three kernels and nothing is copied, allocated or
-synchronised. A slot is used once a step; what belongs to one row (micro-batches, shared modules) is merged on the host.
+Reductions write straight into the table, so nothing is copied, allocated or synchronised: on the CPU one pass of our own
+where it was compiled, else three kernels of torch (``out=``). A slot is used once a step; what belongs to one row (micro-batches, shared modules) is merged on the host.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from inspector.monitor.arrival import Array, Arrival
+from inspector.monitor.one_pass import ONE_PASS, OnePass, addresses, is_dense
 
 SUM, SQUARE, LOW, HIGH, SHIFT = range(5)
 SAMPLE = 1024  # elements a sampled statistic looks at; small tensors are seen whole
+_LINE = 5 * 4  # bytes of one slot
 _PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 _OWN = (Tensor, torch.nn.Parameter)
 _LIMIT = 65536  # slots in one step: a loop that never steps an optimizer must not take memory without end
@@ -56,6 +58,8 @@ class Table:
     def __init__(self, device: torch.device) -> None:
         self.device, self.on_cpu = device, device.type == "cpu"
         self.numbers = torch.zeros(256, 5, device=device)
+        self.one_pass: OnePass | None = ONE_PASS if self.on_cpu else None
+        self.at = self.numbers.data_ptr() if self.one_pass is not None else 0
         self.samples: Tensor | None = None
         self.views: list[tuple[Tensor, ...]] = []
         self.ranges: tuple[Tensor, ...] = ()
@@ -72,12 +76,23 @@ class Table:
         careful: subtract the first element before squaring, for values whose mean is far larger than their spread.
         positive_of: the value is the positive part of one that was measured, whose range tells its own.
         """
-        slot = self._take()
+        slot, n = self._take(), value.numel()
         if slot < 0:
             return None
-        total, square, low, high, shift = self.views[slot]
         wide = value if value.dtype is torch.float32 else value.float()
-        if positive_of is not None and positive_of.n == value.numel():
+        if self.one_pass is not None and is_dense(wide):
+            self.one_pass.one(wide.data_ptr(), n, self.at + slot * _LINE)
+            careful = True
+        else:
+            self._reduce(slot, wide, careful, positive_of)
+        if sample:
+            self._sample(slot, value, n)
+        self.entries.append((row, slot, n, careful))
+        return Place(self, slot, n, careful)
+
+    def _reduce(self, slot: int, wide: Tensor, careful: bool, positive_of: Place | None) -> None:
+        total, square, low, high, shift = self.views[slot]
+        if positive_of is not None and positive_of.n == wide.numel():
             torch.clamp(self.ranges[positive_of.slot], min=0.0, out=self.ranges[slot])
         else:
             torch.aminmax(wide, out=(low, high))
@@ -90,11 +105,31 @@ class Table:
         else:
             torch.linalg.vector_norm(wide, out=square)
             square.square_()
-        n = value.numel()
+
+    def write_dense(self, row: int, tensor: Tensor, sample: bool = False) -> Place | None:
+        """``write`` for what is known to be dense: in one pass, with no view made of it."""
+        assert self.one_pass is not None
+        slot, n = self._take(), tensor.numel()
+        if slot < 0:
+            return None
+        self.one_pass.one(tensor.data_ptr(), n, self.at + slot * _LINE)
         if sample:
-            self._sample(slot, value, n)
-        self.entries.append((row, slot, n, careful))
-        return Place(self, slot, n, careful)
+            self._sample_dense(slot, len(self.entries), tensor.data_ptr(), n)
+        self.entries.append((row, slot, n, True))
+        return Place(self, slot, n, True)
+
+    def write_all_dense(self, rows: Sequence[int], tensors: Sequence[Tensor], sample: bool = False) -> None:
+        """``write_dense`` for many, in one call."""
+        assert self.one_pass is not None
+        first = self._take(len(rows))
+        if first < 0:
+            return
+        where, sizes = addresses(tensors)
+        self.one_pass.many(where.buffer_info()[0], sizes.buffer_info()[0], len(rows), self.at + first * _LINE)
+        if sample:
+            for i, (at, n) in enumerate(zip(where, sizes, strict=True)):
+                self._sample_dense(first + i, len(self.entries) + i, at, n)
+        self.entries += [(row, first + i, n, True) for i, (row, n) in enumerate(zip(rows, sizes, strict=True))]
 
     def write_all(self, rows: Sequence[int], values: Tensor, sample: bool = False) -> None:
         """Reduce each line of a matrix, of at most SAMPLE columns, in one go; always the careful way."""
@@ -167,6 +202,7 @@ class Table:
         self.numbers = torch.cat([self.numbers, torch.zeros_like(self.numbers)])
         if self.samples is not None:
             self.samples = torch.cat([self.samples, torch.zeros_like(self.samples)])
+        self.at = self.numbers.data_ptr() if self.one_pass is not None else 0
 
     def _room(self) -> Tensor:
         if self.samples is None:
@@ -177,6 +213,12 @@ class Table:
         some = value if n <= SAMPLE else value.as_strided((SAMPLE,), (stride(n),))
         self._room()[slot, : min(n, SAMPLE)].copy_(some)
         self.sampled.append((len(self.entries), min(n, SAMPLE)))
+
+    def _sample_dense(self, slot: int, entry: int, at: int, n: int) -> None:
+        assert self.one_pass is not None
+        step, taken = (1, n) if n <= SAMPLE else (stride(n), SAMPLE)
+        self.one_pass.sample(at, step, taken, self._room().data_ptr() + slot * SAMPLE * 4)
+        self.sampled.append((entry, taken))
 
 
 @lru_cache(maxsize=4096)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inspector.monitor.arrival import Arrival
+from inspector.monitor.one_pass import ONE_PASS, addresses, is_dense
 from inspector.monitor.table import local
 
 _JUMP, _ENOUGH = 10.0, 20  # times the running median; steps before a jump can be told
@@ -61,6 +62,10 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor | None:
     values = [value for value in values if value.layout is torch.strided]
     if not values:
         return None
+    if ONE_PASS is not None and all(is_dense(value) for value in values):
+        where, sizes = addresses(values)
+        squares = ONE_PASS.squares(where.buffer_info()[0], sizes.buffer_info()[0], len(values))
+        return torch.tensor(math.sqrt(squares))
     norms = [torch.stack(torch._foreach_norm(group, dtype=_wide(group[0]))) for group in _alike(values)]
     home = next((norm.device for norm in norms if norm.device.type != "cpu"), norms[0].device)  # the host would wait
     parts = [norm.to(home, torch.float32, non_blocking=True) for norm in norms]
