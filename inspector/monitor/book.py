@@ -51,8 +51,8 @@ class Book:
         self.unlooked += 1
         self.alarmed = self.alarmed or not np.isfinite(resolved.values).all()
         if self.folder is not None:
+            self._write_watched(later=True)
             self.folder.frame(resolved.step, self.memory.series, resolved.at, resolved.values)
-            self._write_watched()
         if self.sinks:
             keys = [self.memory.series[i] for i in resolved.at.tolist()]
             tags = [f"{s.kind}/{s.statistic}/{s.name or 'model'}" for s in keys]
@@ -82,10 +82,10 @@ class Book:
         if len(self.unwritten) >= _ENOUGH:
             self._write_watched()
 
-    def _write_watched(self) -> None:
+    def _write_watched(self, *, later: bool = False) -> None:
         rows, self.unwritten = self.unwritten, []
         if self.folder is not None and rows:
-            self.folder.rows(rows, "watch")
+            self.folder.rows(rows, "watch", later=later)
 
     def look(self) -> None:
         """Let the rules look at the recent steps."""

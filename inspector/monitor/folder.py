@@ -38,7 +38,7 @@ class Folder:
         self.path = path
         flags = os.O_WRONLY | os.O_APPEND | (0 if append else os.O_CREAT | os.O_EXCL)
         self.file = os.open(path / FILE, flags, 0o666)
-        self.declared = 0
+        self.declared, self.later = 0, b""
         self.columns: dict[bytes, int] = {}  # what a frame holds, packed -> its number
         self.names: dict[tuple[str, ...], int] = {}
         self.last: tuple[Array | None, int, Array] = None, 0, np.array([])  # series of the last frame, its columns, their order
@@ -61,13 +61,15 @@ class Folder:
         self.last = at, self.columns[packed], np.argsort(at)
         self._write(new + frame_record(step, self.columns[packed], dense[present]))
 
-    def rows(self, rows: Rows, key: str) -> None:
-        """Scalars or what is watched."""
+    def rows(self, rows: Rows, key: str, *, later: bool = False) -> None:
+        """Scalars or what is watched. later: with the next record, since going to the kernel costs as much as the rest."""
         text = b""
         for names, some in groupby(rows, lambda row: tuple(row[1])):
             text += self._named(names)
             text += rows_records(_KIND[key], list(some), self.names[names])
-        self._write(text)
+        self.later += text
+        if not later:
+            self._write(b"")
 
     def histogram(self, step: int, kind: str, names: list[str], counts: Array) -> None:
         all_names = (kind, *names)
@@ -95,6 +97,7 @@ class Folder:
         """Straight to the kernel, with no buffer of our own that a kill would lose."""
         if os.fstat(self.file).st_nlink == 0:  # the kernel would go on taking what nobody can read any more
             raise FileNotFoundError(f"{self.path / FILE} was removed while the run was written; nothing more can be kept")
+        text, self.later = self.later + text, b""
         while text:
             text = text[os.write(self.file, text) :]
 

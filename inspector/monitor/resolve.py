@@ -155,7 +155,7 @@ def _samples(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) 
     if half:
         some = np.maximum(counts[half, 1:].sum(axis=1), 1.0)
         found.add_all(rows[half], "subnormal", counts[half, 1:_SUBNORMAL].sum(axis=1) / some)
-    _shapes(rows, np.split(samples, first[1:]), np.split(taken, first[1:]), measure, found)
+    _shapes(rows, samples, taken, np.append(first, len(taken)), measure, found)
     kinds: dict[str, list[int]] = {}
     for i, row in enumerate(rows.tolist()):
         kinds.setdefault(measure.rows[row][0], []).append(i)
@@ -175,20 +175,22 @@ def _count(samples: Array, taken: Array) -> Array:
     return np.bincount(bins.ravel(), minlength=len(bins) * (none + 1)).reshape(len(bins), none + 1)[:, :none]
 
 
-def _shapes(rows: Array, samples: list[Array], taken: list[Array], measure: Measure, found: _Rows) -> None:
+def _shapes(rows: Array, samples: Array, taken: Array, ends: Array, measure: Measure, found: _Rows) -> None:
     """The median magnitude of outputs; of tanh and sigmoid, how many are so near to the ends that the gradient is
-    under 2 %."""
+    under 2 %. ends: the first sample of each row and, last, their number."""
     outputs = [i for i, row in enumerate(rows.tolist()) if measure.rows[row][0] == "output"]
-    whole = [i for i in outputs if len(taken[i]) == 1 and taken[i][0] == SAMPLE]
+    whole = [i for i in outputs if ends[i + 1] - ends[i] == 1 and taken[ends[i]] == SAMPLE]
     if whole:
         half = (SAMPLE // 2 - 1, SAMPLE // 2)
-        middle = np.partition(np.abs(np.concatenate([samples[i] for i in whole])), half, axis=1)[:, half]
+        middle = np.partition(np.abs(samples[ends[whole]]), half, axis=1)[:, half]
         found.add_all(rows[whole], "median", middle.mean(axis=1))
+    known = set(whole)
     for i in outputs:
         kind = measure.types.get(int(rows[i]))
-        if i not in whole or kind in (nn.Tanh, nn.Sigmoid):
-            sample = np.concatenate([part[:n] for part, n in zip(samples[i], taken[i].tolist(), strict=True)])
-            if i not in whole:
+        if i not in known or kind in (nn.Tanh, nn.Sigmoid):
+            parts = range(int(ends[i]), int(ends[i + 1]))
+            sample = np.concatenate([samples[part, : taken[part]] for part in parts])
+            if i not in known:
                 found.add(int(rows[i]), "median", float(np.median(np.abs(sample))))
             if kind in (nn.Tanh, nn.Sigmoid):
                 distance = np.abs(sample) > 0.99 if kind is nn.Tanh else np.abs(sample - 0.5) > 0.495

@@ -47,9 +47,9 @@ class Units:
         for row, total in self.sums.items():
             silent = np.where(total == 0, self.silent.get(row, np.zeros(len(total), np.int64)) + 1, 0)
             self.silent[row] = silent
-            found(row, "silent", float((total == 0).mean()))
-            found(row, "dormant", float((total <= DORMANT * total.mean()).mean()))
-            found(row, "dead", float((silent >= WINDOW).mean()))
+            found(row, "silent", np.count_nonzero(total == 0) / len(total))
+            found(row, "dormant", np.count_nonzero(total <= DORMANT * (total.sum() / len(total))) / len(total))
+            found(row, "dead", np.count_nonzero(silent >= WINDOW) / len(total))
         for row, parts in self.rows.items():
             found(row, "entropy", _entropy(np.concatenate(parts)))
         for row, looks in self.looks.items():

@@ -43,6 +43,7 @@ class Stats(Mapping[str, Column]):
 
     COLUMNS = ("step", "kind", "name", "statistic", "value")
     _columns: Columns | None = None
+    _grids: dict[tuple[str, str], Grid] | None = None  # those that were asked for, where many ask for the same: the rules
 
     def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
         given = columns or {}
@@ -61,10 +62,12 @@ class Stats(Mapping[str, Column]):
     def dense(
         cls, steps: Any, series: Sequence[Series], values: Column, present: Column, columns: Columns | None = None
     ) -> Self:
-        """From a block: steps (S,), values and present (S, series). columns: where each kind and statistic is, if known."""
+        """From a block: steps (S,), values and present (S, series). columns: where each kind and statistic is, if known;
+        then grids are made once, and only to be read."""
         stats = cls.__new__(cls)
         stats.steps, stats.series, stats._columns = np.asarray(steps, dtype=np.int64), list(series), columns
         stats.cells, stats.present = values, present
+        stats._grids = None if columns is None else {}
         return stats
 
     @classmethod
@@ -144,12 +147,17 @@ class Stats(Mapping[str, Column]):
 
     def grid(self, kind: str, statistic: str) -> Grid:
         """One statistic of one kind over all layers and steps, for heat maps and rules; empty where there is none."""
+        if self._grids and (kind, statistic) in self._grids:
+            return self._grids[kind, statistic]
         at = self._index().get((kind, statistic), [])
         at = self._forward(at) if kind == "grad" else at
         cells, there = self._picked(np.array(at, dtype=np.int64))
         present, values = there.T, np.where(there, cells, np.nan).astype(np.float64).T
         steps, some = self.steps, present.any(axis=0)
-        return Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
+        found = Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
+        if self._grids is not None:
+            self._grids[kind, statistic] = found
+        return found
 
     def _index(self) -> Columns:
         """The columns of each kind and statistic; made when first asked for, since rules ask often."""
