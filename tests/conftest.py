@@ -16,3 +16,15 @@ settings.load_profile("same every time")
 def _one_thread_and_a_fixed_seed():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["in one pass", "by torch"])
+def either_reduction(request, monkeypatch):
+    """The monitor reduces by code of its own where a C compiler was at hand, and by torch elsewhere: the same laws hold."""
+    from inspector.monitor import measure, resolve, steady, table, watch
+
+    if request.param == "by torch":
+        for module in (measure, resolve, steady, table, watch):
+            monkeypatch.setattr(module, "ONE_PASS", None)
+    elif measure.ONE_PASS is None:
+        pytest.skip("the package was installed without a C compiler")

@@ -15,6 +15,8 @@ from inspector import History, Monitor
 from inspector.monitor.schedule import schedule
 from inspector.records.runfolder import FILE
 
+pytestmark = pytest.mark.usefixtures("either_reduction")
+
 
 def mlp():
     return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))

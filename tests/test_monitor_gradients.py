@@ -13,6 +13,8 @@ from inspector import Monitor
 
 KINDS = ("output", "grad", "param", "param_grad", "update", "state")
 
+pytestmark = pytest.mark.usefixtures("either_reduction")
+
 
 def mlp():
     return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))

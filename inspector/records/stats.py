@@ -150,7 +150,7 @@ class Stats(Mapping[str, Column]):
         if self._grids and (kind, statistic) in self._grids:
             return self._grids[kind, statistic]
         at = self._index().get((kind, statistic), [])
-        at = self._forward(at) if kind == "grad" else at
+        at = self._forward(at) if kind == "grad" and at else at
         cells, there = self._picked(np.array(at, dtype=np.int64))
         present, values = there.T, np.where(there, cells, np.nan).astype(np.float64).T
         steps, some = self.steps, present.any(axis=0)
