@@ -146,12 +146,12 @@ def test_the_merged_statistics_of_several_parts_are_those_of_numpy():
     for row, part in zip((2, 0, 2, 0, 5), parts, strict=True):
         measured.write_dense(row, part)
     ticket = measured.flush()
-    layout = layout_of(ticket)
+    layout = layout_of(ticket.entries)
     true = _merge(layout, ticket.numbers.numpy()[layout.slots].astype(np.float64)).values
     same = steady.Steady()
     at = np.arange(true.size)
-    same.learn(ticket, at, np.array([0, 2]))
-    found_at, values, norm = same.statistics(ticket)
+    same.learn([ticket], at, np.array([0, 2]))
+    found_at, values, norm = same.statistics([ticket])
     assert found_at is at
     np.testing.assert_allclose(values.reshape(true.shape), true, rtol=3e-7, atol=1e-7)
     assert norm == pytest.approx(np.sqrt((true[[0, 2], 0] * true[[0, 2], 2] ** 2).sum()))
@@ -166,13 +166,13 @@ def test_a_step_that_is_not_like_the_last_is_looked_up():
         return measured.flush()
 
     same = steady.Steady()
-    same.learn(ticket(torch.ones(4), torch.ones(5)), np.arange(18), np.array([], dtype=np.int64))
-    assert same.statistics(ticket(torch.ones(4), torch.zeros(5))) is not None
-    assert same.statistics(ticket(torch.ones(4))) is None
-    assert same.statistics(ticket(torch.ones(4), torch.ones(6))) is None
-    assert same.statistics(ticket(torch.ones(4), torch.full((5,), float("nan")))) is None
-    assert same.statistics(ticket(torch.ones(4), torch.full((5,), float("inf")))) is None
-    assert same.statistics(ticket(torch.ones(4), torch.full((5,), 1e-30))) is None  # squares that underflow
+    same.learn([ticket(torch.ones(4), torch.ones(5))], np.arange(18), np.array([], dtype=np.int64))
+    assert same.statistics([ticket(torch.ones(4), torch.zeros(5))]) is not None
+    assert same.statistics([ticket(torch.ones(4))]) is None
+    assert same.statistics([ticket(torch.ones(4), torch.ones(6))]) is None
+    assert same.statistics([ticket(torch.ones(4), torch.full((5,), float("nan")))]) is None
+    assert same.statistics([ticket(torch.ones(4), torch.full((5,), float("inf")))]) is None
+    assert same.statistics([ticket(torch.ones(4), torch.full((5,), 1e-30))]) is None  # squares that underflow
 
 
 @compiled

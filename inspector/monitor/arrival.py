@@ -31,12 +31,6 @@ class Arrival:
     def ready(self) -> bool:
         return self.event is None or bool(self.event.query())
 
-    def address(self) -> int:
-        """Where the numbers are; waits for them where they are not there yet."""
-        if self.event is not None:
-            self.event.synchronize()
-        return self.host.data_ptr()
-
     def numpy(self) -> Array:
         """The numbers; waits for them where they are not there yet."""
         if self.event is not None:

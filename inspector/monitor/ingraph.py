@@ -122,6 +122,9 @@ _NOT_MEASURED = (
 )
 
 
+_NO_SHIFT = np.array([1.0, 1.0, 1.0, 1.0, 0.0], dtype=np.float32)
+
+
 class GraphTicket:
     """What the buffer held at the end of a step; reads like any other ticket."""
 
@@ -141,6 +144,15 @@ class GraphTicket:
         if self._entries is None:
             self._entries = self.graph.entries(self.arrival.numpy())
         return self._entries
+
+    @property
+    def marks(self) -> bytes:
+        """Which rows were written to, how many elements they had, which leaf they are, and what was missed."""
+        return self.arrival.numpy()[:, (N, LEAF, MISSED)].tobytes()
+
+    def lines(self) -> Array:
+        """(slots, 5) as in a table, with a shift of 0."""
+        return np.ascontiguousarray(self.arrival.numpy()[:, (1, 2, 3, 4, MISSED)] * _NO_SHIFT)
 
     def numpy(self) -> Array:
         """Columns as in a table: sum, sum of squares, smallest, largest, shift."""

@@ -6,6 +6,7 @@ measured the careful way from the next step on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from inspector.monitor.arrival import Array
 from inspector.monitor.table import HIGH, LOW, SHIFT, SQUARE, SUM, Entry, Ticket
 
 LEAN = ("n", "mean", "rms", "std", "min", "max", "absmax", "nan", "inf")
-_CAREFUL, _HOPELESS = 30.0, 300.0  # |mean| / std from which float32 squares lose the spread a little, and altogether
+_CAREFUL, HOPELESS = 30.0, 300.0  # |mean| / std from which float32 squares lose the spread a little, and altogether
 
 
 class Merged(NamedTuple):
@@ -39,8 +40,8 @@ class Layout(NamedTuple):
     ends: Array  # the first part of each row and, last, the number of parts
 
 
-def layout_of(ticket: Ticket) -> Layout:
-    return _layout(tuple(ticket.entries))
+def layout_of(entries: Sequence[Entry]) -> Layout:
+    return _layout(tuple(entries))
 
 
 @lru_cache(maxsize=8)
@@ -54,7 +55,7 @@ def _layout(entries: tuple[Entry, ...]) -> Layout:
 
 def merge(ticket: Ticket) -> Merged:
     """The statistics of every row in a ticket, in order of row number."""
-    layout = layout_of(ticket)
+    layout = layout_of(ticket.entries)
     if not len(layout.rows):
         empty = np.zeros((0, len(LEAN)))
         return Merged(layout.rows, empty, empty.astype(bool), layout.rows)
@@ -93,6 +94,6 @@ def _trust(values: Array, rows: Array, shifted: Array) -> tuple[Array, Array]:
     constant = values[:, LEAN.index("min")] == values[:, LEAN.index("max")]
     present = np.ones(values.shape, dtype=bool)
     present[:, LEAN.index("rms")] = squares
-    present[:, LEAN.index("std")] = squares & (shifted | (ratio < _HOPELESS) | constant)
+    present[:, LEAN.index("std")] = squares & (shifted | (ratio < HOPELESS) | constant)
     values[:, LEAN.index("std")] = np.where(constant, 0.0, std)
     return present, rows[(ratio > _CAREFUL) & ~constant]

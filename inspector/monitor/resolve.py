@@ -69,17 +69,14 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
 
 
 def _like_the_last(step: Step, measure: Measure) -> Resolved | None:
-    ticket = _only_sums(step, measure)
-    told = measure.steady.statistics(ticket) if ticket is not None else None
+    told = measure.steady.statistics(step.tickets.values()) if _only_sums(step, measure) else None
     return None if told is None else Resolved(step.step, told[0], told[1], [], told[2])
 
 
-def _only_sums(step: Step, measure: Measure) -> Ticket | None:
-    """The one ticket of a step that brought nothing else."""
-    ticket = next(iter(step.tickets.values())) if len(step.tickets) == 1 else None
-    if ticket is None or step.dropped or measure.ranks is not None or "graph" in step.tickets:
-        return None
-    return ticket if ticket.samples is None and not ticket.extras else None
+def _only_sums(step: Step, measure: Measure) -> bool:
+    """Did the step bring nothing but rows of sums, of this process alone?"""
+    more = any(ticket.samples is not None or ticket.extras for ticket in step.tickets.values())
+    return not (more or step.dropped or measure.ranks is not None)
 
 
 def _looked_up(step: Step, measure: Measure, memory: Memory) -> Resolved:
@@ -101,11 +98,10 @@ def _looked_up(step: Step, measure: Measure, memory: Memory) -> Resolved:
         found.add(row, "born", value)
     norm = float(np.sqrt(sum(found.squares))) if found.squares else None
     at, values = found.close()
-    ticket = _only_sums(step, measure)
-    if ticket is not None and not found.single:
-        rows = found.blocks[0][0].tolist()
+    if not found.single and _only_sums(step, measure):
+        rows = [row for block in found.blocks for row in block[0].tolist()]
         gradients = [i for i, row in enumerate(rows) if measure.rows[row][0] == "param_grad"]
-        measure.steady.learn(ticket, at, np.array(gradients, dtype=np.int64))
+        measure.steady.learn(step.tickets.values(), at, np.array(gradients, dtype=np.int64))
     return Resolved(step.step, at, values, histograms, norm)
 
 

@@ -3,52 +3,81 @@ again, and one call of one_pass.c makes the statistics of all rows; whatever is 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from inspector.monitor.arrival import Array
-from inspector.monitor.merge import LEAN, Layout, layout_of
+from inspector.monitor.merge import HOPELESS, LEAN, Layout, layout_of
 from inspector.monitor.one_pass import ONE_PASS
-from inspector.monitor.table import Entry, Ticket
+from inspector.monitor.table import Entry
 
-_N, _RMS = LEAN.index("n"), LEAN.index("rms")
+_N, _MEAN, _RMS, _STD, _MIN, _MAX = (LEAN.index(name) for name in ("n", "mean", "rms", "std", "min", "max"))
+
+
+class Measured(Protocol):
+    """What a device, or a compiled graph, measured in one step. ``marks``: if they are the same, so are the entries."""
+
+    @property
+    def entries(self) -> Sequence[Entry]: ...
+    @property
+    def marks(self) -> Any: ...
+    def lines(self) -> Array: ...
 
 
 class Plan(NamedTuple):
-    """What held for the last step that was looked up: its entries, and where their statistics go."""
+    """What held for one ticket of the last step that was looked up."""
 
-    entries: list[Entry]
+    marks: Any
     layout: Layout
-    at: Array  # the series, in the order of the statistics
-    gradients: Array  # the rows that are gradients of parameters
     where: tuple[int, int, int]  # the addresses of slots, elements and first parts
 
 
 class Steady:
-    """Remembers one step."""
+    """Remembers one step: its plans, the series of its statistics, and which rows are gradients of parameters."""
 
     def __init__(self) -> None:
-        self.plan: Plan | None = None
+        self.plans: list[Plan] = []
+        self.at: Array = np.array([], dtype=np.int64)
+        self.gradients: Array = self.at
 
-    def learn(self, ticket: Ticket, at: Array, gradients: Array) -> None:
-        """The statistics of this ticket, and nothing else, went to ``at``."""
-        self.plan = None
-        layout = layout_of(ticket)
-        if ONE_PASS is not None and layout.shifted.all() and len(at) == len(LEAN) * len(layout.rows):
-            where = layout.slots.ctypes.data, layout.n.ctypes.data, layout.ends.ctypes.data
-            self.plan = Plan(ticket.entries, layout, at, gradients, where)
+    def learn(self, tickets: Collection[Measured], at: Array, gradients: Array) -> None:
+        """The statistics of these tickets, and nothing else, went to ``at``."""
+        layouts = [layout_of(ticket.entries) for ticket in tickets]
+        self.plans, self.at, self.gradients = [], at, gradients
+        if ONE_PASS is not None and len(at) == len(LEAN) * sum(len(layout.rows) for layout in layouts):
+            for ticket, layout in zip(tickets, layouts, strict=True):
+                where = layout.slots.ctypes.data, layout.n.ctypes.data, layout.ends.ctypes.data
+                self.plans.append(Plan(ticket.marks, layout, where))
 
-    def statistics(self, ticket: Ticket) -> tuple[Array, Array, float | None] | None:
+    def statistics(self, tickets: Collection[Measured]) -> tuple[Array, Array, float | None] | None:
         """(series, values, norm of the gradients); None where something is new or not finite."""
-        plan = self.plan
-        if plan is None or ONE_PASS is None or ticket.entries != plan.entries or ticket.numbers.host.device.type != "cpu":
+        if len(tickets) != len(self.plans):
             return None
-        rows = len(plan.layout.rows)
-        values = torch.empty(rows, len(LEAN))
-        if not ONE_PASS.merge(ticket.numbers.address(), *plan.where, rows, values.data_ptr()):
+        parts = [_merged(plan, ticket) for plan, ticket in zip(self.plans, tickets, strict=True)]
+        blocks = [part for part in parts if part is not None]
+        if len(blocks) < len(parts) or not blocks:
             return None
-        found = values.numpy()
-        squares = found[plan.gradients, _N].astype(np.float64) * np.square(found[plan.gradients, _RMS], dtype=np.float64)
-        return plan.at, found.reshape(-1), float(np.sqrt(squares.sum())) if len(squares) else None
+        found = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        squares = found[self.gradients, _N].astype(np.float64) * np.square(found[self.gradients, _RMS], dtype=np.float64)
+        return self.at, found.reshape(-1), float(np.sqrt(squares.sum())) if len(squares) else None
+
+
+def _merged(plan: Plan, ticket: Measured) -> Array | None:
+    """(rows, LEAN) if the ticket has the rows of the plan, and all is finite and within what float32 sums can tell."""
+    if ONE_PASS is None or ticket.marks != plan.marks:
+        return None
+    lines, rows = ticket.lines(), len(plan.layout.rows)
+    values = torch.empty(rows, len(LEAN))
+    if not ONE_PASS.merge(lines.ctypes.data, *plan.where, rows, values.data_ptr()):
+        return None
+    found: Array = values.numpy()
+    return found if plan.layout.shifted.all() or _told(found) else None
+
+
+def _told(values: Array) -> bool:
+    """Is the spread of all rows large enough beside their mean, though nothing was subtracted before squaring?"""
+    spread, constant = values[:, _STD] * HOPELESS, values[:, _MIN] == values[:, _MAX]
+    return bool(((np.abs(values[:, _MEAN]) < spread) | constant).all())

@@ -51,6 +51,14 @@ class Ticket(NamedTuple):
         last = self.extras[-1][1] if self.extras else self.samples or self.numbers
         return last.ready
 
+    @property
+    def marks(self) -> list[Entry]:
+        return self.entries
+
+    def lines(self) -> Array:
+        """(slots, 5) on the host."""
+        return self.numbers.numpy()
+
 
 class Table:
     """The slots of one device."""
