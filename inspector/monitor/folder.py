@@ -41,7 +41,7 @@ class Folder:
         self.declared, self.later = 0, b""
         self.columns: dict[bytes, int] = {}  # what a frame holds, packed -> its number
         self.names: dict[tuple[str, ...], int] = {}
-        self.last: tuple[Array | None, int, Array] = None, 0, np.array([])  # series of the last frame, its columns, their order
+        self.last: tuple[Array | None, int, Array] = None, 0, np.array([])  # the last frame's series, columns, order
         self._write(first)
 
     def frame(self, step: int, series: list[Series], at: Array, values: Array) -> None:

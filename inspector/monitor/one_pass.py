@@ -15,8 +15,8 @@ from torch import Tensor
 
 
 class OnePass(NamedTuple):
-    """``one(address, size, line)`` writes sum, sum of squares, smallest, largest and shift to the line at an address;
-    ``many(addresses, sizes, count, line)`` writes them for several, line after line. Both sums are of what exceeds the shift.
+    """``one(address, size, line)`` writes sum, sum of squares, smallest, largest and shift to the line at an address, and
+    ``many(addresses, sizes, count, line)`` for several, line after line; both sums are of what exceeds the shift.
     ``squares(addresses, sizes, count)`` is the sum of all squares, ``sample(address, step, count, to)`` copies every step-th
     number. The others work on what was measured: ``merge(lines, slots, n, first, rows, to)`` and
     ``bins(samples, rows, width, taken, offset, bins, counts)``; see one_pass.c."""

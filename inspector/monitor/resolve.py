@@ -163,7 +163,8 @@ def _count(samples: Array, taken: Array) -> Array:
     """(rows, bins) how many of the first ``taken`` elements fall into each bin."""
     if ONE_PASS is not None:
         samples, counts = np.ascontiguousarray(samples), np.zeros((len(samples), len(LOG2_BINS)), dtype=np.int64)
-        ONE_PASS.bins(samples.ctypes.data, *samples.shape, taken.ctypes.data, _OFFSET, len(LOG2_BINS), counts.ctypes.data)
+        rows, width = samples.shape
+        ONE_PASS.bins(samples.ctypes.data, rows, width, taken.ctypes.data, _OFFSET, len(LOG2_BINS), counts.ctypes.data)
         return counts
     none = len(LOG2_BINS)  # a bin for what is no element
     bins = np.where(np.arange(samples.shape[1]) < taken[:, None], log2_bins(samples), none)

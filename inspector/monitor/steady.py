@@ -1,5 +1,5 @@
-"""A measured step that looks like the one before: the same values seen, all of them finite. Most are, so nothing is looked up
-again, and one call of one_pass.c makes the statistics of all rows; whatever is unusual is left to ``resolve``."""
+"""A measured step that looks like the one before: the same values seen, all of them finite. Most are, so nothing is looked
+up again, and one call of one_pass.c makes the statistics of all rows; whatever is unusual is left to ``resolve``."""
 
 from __future__ import annotations
 

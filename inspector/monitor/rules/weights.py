@@ -115,8 +115,8 @@ def frozen(history: History) -> Iterator[Finding]:
     if stepped is None or len(steps) < 3:
         return
     grads = history.stats.grid("param_grad", "absmax")
-    any_there = ((grads.values > 0) | np.isnan(grads.values)).any(axis=1)
-    reached = {name for name, there in zip(grads.names, any_there.tolist(), strict=True) if there}
+    any_there = np.any((grads.values > 0) | np.isnan(grads.values), axis=1)
+    reached = {name for name, there in zip(grads.names, list(any_there), strict=True) if there}
     source = "AWS SageMaker Debugger's UnchangedTensor"
     trained = history.meta.get("parameters", {})
     left_out = [p for p in trained if p not in stepped]
