@@ -21,10 +21,10 @@ def _one_thread_and_a_fixed_seed():
 @pytest.fixture(params=["in one pass", "by torch"])
 def either_reduction(request, monkeypatch):
     """The monitor reduces by code of its own where a C compiler was at hand, and by torch elsewhere: the same laws hold."""
-    from inspector.monitor import measure, resolve, steady, table, watch
+    from inspector.monitor import measure, samples, steady, table, watch
 
     if request.param == "by torch":
-        for module in (measure, resolve, steady, table, watch):
+        for module in (measure, samples, steady, table, watch):
             monkeypatch.setattr(module, "ONE_PASS", None)
     elif measure.ONE_PASS is None:
         pytest.skip("the package was installed without a C compiler")

@@ -1,4 +1,4 @@
-"""The compiled reductions of the monitor answer what torch and numpy answer; what they cannot read is never given to them."""
+"""The compiled reductions of the monitor answer what torch and numpy answer; what they cannot read never reaches them."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from inspector import Monitor
-from inspector.monitor import measure, one_pass, resolve, steady, table, watch
+from inspector.monitor import measure, one_pass, samples, steady, table, watch
 from inspector.monitor.measure import Measure
 from inspector.monitor.merge import LEAN, _merge, layout_of, merge
 from inspector.monitor.one_pass import ONE_PASS, is_dense
@@ -178,11 +178,11 @@ def test_a_step_that_is_not_like_the_last_is_looked_up():
 @compiled
 def test_the_histogram_of_a_sample_is_the_one_that_numpy_counts(monkeypatch):
     special = torch.tensor([0.0, -0.0, 1e-45, -1e-38, 1.0, -2.0, 3e38, float("inf"), float("nan"), -float("inf")])
-    samples = torch.stack([special.repeat(100), torch.randn(1000) * 10.0 ** torch.randint(-30, 30, (1000,))]).numpy()
+    values = torch.stack([special.repeat(100), torch.randn(1000) * 10.0 ** torch.randint(-30, 30, (1000,))]).numpy()
     taken = np.array([1000, 123])
-    found = resolve._count(samples, taken)
-    monkeypatch.setattr(resolve, "ONE_PASS", None)
-    np.testing.assert_array_equal(found, resolve._count(samples, taken))
+    found = samples._count(values, taken)
+    monkeypatch.setattr(samples, "ONE_PASS", None)
+    np.testing.assert_array_equal(found, samples._count(values, taken))
     assert found.shape == (2, len(LOG2_BINS))
     assert found.sum(axis=1).tolist() == taken.tolist()
 
@@ -216,7 +216,7 @@ def history(steps=25, batch=16):
 @compiled
 def test_a_whole_run_reads_the_same_with_the_compiled_pass_and_with_torch(monkeypatch):
     ours = history()
-    for module in (measure, resolve, steady, table, watch):
+    for module in (measure, samples, steady, table, watch):
         monkeypatch.setattr(module, "ONE_PASS", None)
     torch_s = history()
     assert ours.stats.series == torch_s.stats.series

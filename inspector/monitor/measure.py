@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from inspector.monitor.arrival import Array
+from inspector.monitor.flat import flat, is_plain
 from inspector.monitor.one_pass import ONE_PASS, is_dense
 from inspector.monitor.ranks import Ranks, is_sharded, key
 from inspector.monitor.steady import Steady
-from inspector.monitor.table import SAMPLE, Place, Table, flat, is_plain
+from inspector.monitor.table import SAMPLE, Place, Table
 from inspector.monitor.units import Units
 
 

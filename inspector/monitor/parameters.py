@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inspector.hooks.select import names
+from inspector.monitor.flat import local
 from inspector.monitor.measure import Measure
 from inspector.monitor.ranks import is_sharded
-from inspector.monitor.table import SAMPLE, Table, local
+from inspector.monitor.table import SAMPLE, Table
 
 Named = list[tuple[str, nn.Parameter]]
 

@@ -1,7 +1,8 @@
 """Where statistics wait on their device: one table, one line (slot) per value seen, read by the host a step later.
 
 Reductions write straight into the table, so nothing is copied, allocated or synchronised: on the CPU one pass of our own
-where it was compiled, else three kernels of torch (``out=``). A slot is used once a step; what belongs to one row (micro-batches, shared modules) is merged on the host.
+where it was compiled, else three kernels of torch (``out=``). A slot is used once a step; what belongs to one row
+(micro-batches, shared modules) is merged on the host.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from inspector.monitor.one_pass import ONE_PASS, OnePass, addresses, is_dense
 SUM, SQUARE, LOW, HIGH, SHIFT = range(5)
 SAMPLE = 1024  # elements a sampled statistic looks at; small tensors are seen whole
 _LINE = 5 * 4  # bytes of one slot
-_PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
-_OWN = (Tensor, torch.nn.Parameter)
 _LIMIT = 65536  # slots in one step: a loop that never steps an optimizer must not take memory without end
 
 Entry = tuple[int, int, int, bool]  # row (negative: forgotten), slot of its numbers, elements, shifted before squaring
@@ -236,40 +235,3 @@ def stride(n: int) -> int:
     while math.gcd(step, n) > 1:
         step -= 1
     return step
-
-
-def flat(tensor: Tensor) -> Tensor | None:
-    """The elements in any order as a flat tensor without a graph; None for what has no real numbers to reduce.
-
-    Of a sharded tensor the local part; of a sparse gradient the stored values; of complex numbers the magnitudes.
-    """
-    if is_plain(tensor) and tensor.is_contiguous() and tensor.numel():
-        return tensor.detach().view(-1)
-    return _awkward(local(tensor.detach()))
-
-
-def is_plain(tensor: Tensor) -> bool:
-    """Real numbers that are there, in the usual layout, of no subclass that may mean something else."""
-    usual = type(tensor) in _OWN and tensor.dtype in _PLAIN and tensor.layout is torch.strided
-    return usual and not (tensor.is_nested or tensor.is_meta)
-
-
-def _awkward(tensor: Tensor) -> Tensor | None:
-    if tensor.layout != torch.strided:
-        if tensor.layout != torch.sparse_coo:
-            return None
-        tensor = tensor.coalesce().values()
-    if tensor.is_complex():
-        tensor = tensor.abs()
-    if not tensor.is_floating_point() or tensor.is_meta or tensor.is_nested or not tensor.numel():
-        return None
-    if tensor.is_contiguous():
-        return tensor.view(-1)
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.permute(0, 2, 3, 1).reshape(-1)
-    return tensor.reshape(-1)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from inspector.monitor.arrival import Arrival
+from inspector.monitor.flat import local
 from inspector.monitor.one_pass import ONE_PASS, addresses, is_dense
-from inspector.monitor.table import local
 
 _JUMP, _ENOUGH = 10.0, 20  # times the running median; steps before a jump can be told
 
