@@ -1,16 +1,18 @@
 """What does monitoring cost? Paired ratios of step times, beside whether the numbers are right.
 
-    python benchmarks/monitor.py [--rounds 9] [--threads 1] [--only NAME] [--tools NAME] [--compiled] [--device cuda]
+    python benchmarks/monitor.py [--rounds 12] [--threads 1] [--only NAME] [--tools NAME] [--compiled] [--device cuda]
 
-Each round times the plain loop and each monitored loop in turn, so that what else the machine does hits all alike; the
-ratio is the median over the rounds of (monitored / plain in the same round): CPU time of this process with one thread,
-time on the wall with several or on a GPU. "right" says whether a tool's gradient norm of one layer is the one that the
+A step of the plain loop and one of the monitored loop are timed in turn, so that what else the machine does hits both alike
+(on a GPU give --stretch 20: steps that run ahead of the device must not be timed one by one). The ratio is of medians, taken
+for each place in ten steps on its own, because a monitor does not do the same at each: CPU time of this process with one
+thread, time on the wall with several or on a GPU. "right" says whether a tool's gradient norm of one layer is the one that the
 optimizer applied, under accumulation over two micro-batches and clipping; "-" where a tool gives no such number.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import os
 import statistics
@@ -257,24 +259,30 @@ def clock(given: argparse.Namespace) -> float:
 
 
 def ratio(make: Callable[[], Model], tool: Callable[[nn.Module], object], given: argparse.Namespace) -> tuple[float, float]:
-    """(median of monitored / plain, milliseconds of a plain step)."""
+    """(monitored / plain, milliseconds of a plain step)."""
     model, x, y = (part.to(given.device) for part in make())
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    ratios, plain = [], []
-    for _ in range(given.rounds):
-        spent = []
-        for watching in (nothing, tool):
-            if given.compiled:
-                torch.compiler.reset()  # each is compiled with its own hooks, as a run would be
-            run = torch.compile(model) if given.compiled else model
-            with watching(run) as norms:
-                loop(run, x, y, optimizer, 5, norms)
+    torch.compiler.reset()
+    both = [torch.compile(m) if given.compiled else m for m in (model, copy.deepcopy(model))]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=1e-3) for m in both]
+    loop(both[0], x, y, optimizers[0], 5, Norms())
+    with tool(both[1]) as norms:
+        loop(both[1], x, y, optimizers[1], 10 + given.stretch, norms)
+        spent: list[list[float]] = [[], []]
+        for _ in range(given.rounds * PERIOD):
+            for run, optimizer, told, seconds in zip(both, optimizers, (Norms(), norms), spent, strict=True):
                 begin = clock(given)
-                loop(run, x, y, optimizer, given.steps, norms)
-                spent.append(clock(given) - begin)
-        plain.append(spent[0] / given.steps)
-        ratios.append(spent[1] / spent[0])
-    return statistics.median(ratios), 1000 * statistics.median(plain)
+                loop(run, x, y, optimizer, given.stretch, told)
+                seconds.append(clock(given) - begin)
+    plain, monitored = (typical(seconds) / given.stretch for seconds in spent)
+    return monitored / plain, 1000 * plain
+
+
+PERIOD = 10  # stretches after which a monitor does the same again
+
+
+def typical(seconds: list[float]) -> float:
+    """The mean over the places in a period of the median of what was measured there: a due step is none of the others."""
+    return statistics.mean(statistics.median(seconds[place::PERIOD]) for place in range(PERIOD))
 
 
 def right(tool: Callable[[nn.Module], object]) -> str:
@@ -310,8 +318,8 @@ def size() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=20, help="steps in each timed stretch")
+    parser.add_argument("--rounds", type=int, default=12, help="of ten stretches each")
+    parser.add_argument("--stretch", type=int, default=1, help="steps that are timed together")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="models with this in their name")
     parser.add_argument("--tools", default="", help="tools with this in their name")

@@ -1,8 +1,10 @@
 """The wheel: built from the checkout, installed into an empty environment, every module imported there."""
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -39,6 +41,19 @@ except ImportError as error:
     print(error)
 """
 
+ONE_PASS = """
+import inspector, torch
+from inspector.monitor.one_pass import ONE_PASS
+model = torch.nn.Linear(2, 1, bias=False)
+torch.nn.init.constant_(model.weight, 0.25)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+with inspector.Monitor(model, every=1) as monitor:
+    model(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+found = monitor.history.stats.where(kind="output", statistic="mean")["value"].item()
+print(ONE_PASS, found, "site" if "installed" in inspector.__file__ else inspector.__file__)
+"""
+
 
 def run(*command, **options):
     options.setdefault("env", {name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
@@ -64,6 +79,26 @@ def test_the_wheel_holds_one_package_with_its_types_its_weights_and_its_page(whe
         assert any(name.endswith(ending) for name in names), ending
     sizes = [info.file_size for info in zipfile.ZipFile(wheel).infolist() if info.filename.endswith(".safetensors")]
     assert sum(sizes) < 1.5e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sysconfig.get_platform() != "linux-x86_64" or not shutil.which("cc"), reason="needs a C compiler")
+def test_the_wheel_holds_the_compiled_reductions_where_a_compiler_is(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.startswith("inspector/monitor/_one_pass.") for name in names)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_wheel_is_built_all_the_same_and_the_monitor_reduces_with_torch(tmp_path):
+    left_out = shutil.ignore_patterns("*.so", "*.pyd", "build", "dist", ".*", "*.egg-info", "docs", "notebooks", "tests")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=left_out)  # so that nothing built before lies about
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"CC": "false"}
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "out", tmp_path / "source", env=env)
+    wheel = next((tmp_path / "out").glob("*.whl"))
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".pyd"))]
+    run(sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "installed")
+    env = dict(os.environ, PYTHONPATH=str(tmp_path / "installed"))
+    assert run(sys.executable, "-c", ONE_PASS, cwd=tmp_path, env=env).split() == ["None", "0.5", "site"]
 
 
 @pytest.mark.slow
