@@ -5,8 +5,9 @@
 A step of the plain loop and one of the monitored loop are timed in turn, so that what else the machine does hits both alike
 (on a GPU give --stretch 20: steps that run ahead of the device must not be timed one by one). The ratio is of medians, taken
 for each place in ten steps on its own, because a monitor does not do the same at each: CPU time of this process with one
-thread, time on the wall with several or on a GPU. "right" says whether a tool's gradient norm of one layer is the one that the
-optimizer applied, under accumulation over two micro-batches and clipping; "-" where a tool gives no such number.
+thread, time on the wall with several or on a GPU. "right" says whether a tool's gradient norm of one layer is the one that
+the optimizer applied, under accumulation over two micro-batches and clipping; "-" where a tool gives no such number.
+"bare" reads every output and every gradient once with torch, and keeps nothing: what any monitor at least has to do.
 """
 
 from __future__ import annotations
@@ -199,6 +200,22 @@ def like_foreach(model: nn.Module) -> Iterator[Norms]:
 
 
 @contextmanager
+def bare(model: nn.Module) -> Iterator[Norms]:
+    """One sum of each output and one norm of each gradient, kept nowhere: the floor for whoever looks at all of them."""
+    norms = Norms()
+
+    def forward(module: nn.Module, args: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            torch.sum(output.detach())
+
+    handles = [m.register_forward_hook(forward) for m in model.modules()]
+    norms.log = lambda loss: torch._foreach_norm([p.grad for p in model.parameters() if p.grad is not None])
+    yield norms
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
 def wandb_watch(model: nn.Module) -> Iterator[Norms]:
     """wandb.watch(log="all", log_freq=1) in offline mode; the norm is read off the histogram that it logs."""
     import wandb
@@ -233,6 +250,7 @@ RIGHT: list[str] = []  # names the tool whose numbers are being checked
 TOOLS: dict[str, Callable[[nn.Module], object]] = {
     "Monitor every=1": ours(1),
     "Monitor every=10": ours(10),
+    "bare": bare,
     "norms by hand": like_foreach,
     "naive .item()": naive,
     "wandb.watch": wandb_watch,

@@ -86,7 +86,7 @@ def _looked_up(step: Step, measure: Measure, memory: Memory) -> Resolved:
         _ratios(rms, measure, found)
         if ticket.samples is not None:
             histograms += read_samples(ticket, step.dropped, measure, found)
-    measure.units.tell(found.add)
+    measure.units.tell(found)
     _logits(step, measure, found)
     born = _births(step, measure)
     if measure.ranks is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from torch import nn
 
@@ -11,17 +9,11 @@ from inspector.monitor.arrival import Array
 from inspector.monitor.measure import Measure
 from inspector.monitor.one_pass import ONE_PASS
 from inspector.monitor.table import SAMPLE, Ticket
+from inspector.monitor.units import Found
 from inspector.records.history import LOG2_BINS
 
 _SUBNORMAL = LOG2_BINS.index("2**-14")  # the first bin that float16 holds in full precision
 _OFFSET = 1 - int(LOG2_BINS[1].removeprefix("2**"))  # from an exponent to its bin
-
-
-class Found(Protocol):
-    """Takes the values of one step."""
-
-    def add(self, row: int, statistic: str, value: float) -> None: ...
-    def add_all(self, rows: Array, statistic: str, values: Array) -> None: ...
 
 
 def read_samples(ticket: Ticket, dropped: set[str], measure: Measure, found: Found) -> list[tuple[str, list[str], Array]]:
@@ -69,8 +61,7 @@ def _shapes(rows: Array, samples: Array, taken: Array, ends: Array, measure: Mea
     outputs = [i for i, row in enumerate(rows.tolist()) if measure.rows[row][0] == "output"]
     whole = [i for i in outputs if ends[i + 1] - ends[i] == 1 and taken[ends[i]] == SAMPLE]
     if whole:
-        half = (SAMPLE // 2 - 1, SAMPLE // 2)
-        middle = np.partition(np.abs(samples[ends[whole]]), half, axis=1)[:, half]
+        middle = np.sort(np.abs(samples[ends[whole]]), axis=1)[:, SAMPLE // 2 - 1 : SAMPLE // 2 + 1]
         found.add_all(rows[whole], "median", middle.mean(axis=1))
     known = set(whole)
     for i in outputs:

@@ -6,8 +6,7 @@ window of looks, since one silent batch says little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +17,13 @@ from inspector.monitor.arrival import Array
 if TYPE_CHECKING:
     from inspector.monitor.table import Place
 
-Found = Callable[[int, str, float], None]
+
+class Found(Protocol):
+    """Takes the values of one step."""
+
+    def add(self, row: int, statistic: str, value: float) -> None: ...
+    def add_all(self, rows: Array, statistic: str, values: Array) -> None: ...
+
 
 WINDOW = 3  # looks in a row without firing until a unit counts as dead
 DORMANT = 0.025  # share of the layer's mean activity under which a unit is dormant (Sokar et al. 2023, arXiv 2302.12902)
@@ -44,18 +49,27 @@ class Units:
 
     def tell(self, found: Found) -> None:
         """What the looks of this step add up to."""
+        widths: dict[int, list[int]] = {}
         for row, total in self.sums.items():
-            silent = np.where(total == 0, self.silent.get(row, np.zeros(len(total), np.int64)) + 1, 0)
-            self.silent[row] = silent
-            found(row, "silent", np.count_nonzero(total == 0) / len(total))
-            found(row, "dormant", np.count_nonzero(total <= DORMANT * (total.sum() / len(total))) / len(total))
-            found(row, "dead", np.count_nonzero(silent >= WINDOW) / len(total))
+            widths.setdefault(len(total), []).append(row)
+        for rows in widths.values():
+            self._tell_units(rows, found)
         for row, parts in self.rows.items():
-            found(row, "entropy", _entropy(np.concatenate(parts)))
+            found.add(row, "entropy", _entropy(np.concatenate(parts)))
         for row, looks in self.looks.items():
-            found(row, "entropy", float(np.mean([look[0] for look in looks])))
-            found(row, "logits", float(np.max([look[1] for look in looks])))
+            found.add(row, "entropy", float(np.mean([look[0] for look in looks])))
+            found.add(row, "logits", float(np.max([look[1] for look in looks])))
         self.sums, self.rows, self.looks = {}, {}, {}
+
+    def _tell_units(self, rows: list[int], found: Found) -> None:
+        """Of rectifiers with equally many units, together."""
+        total = np.stack([self.sums[row] for row in rows])
+        before = np.stack([self.silent.get(row, np.zeros(total.shape[1], np.int64)) for row in rows])
+        silent, at = np.where(total == 0, before + 1, 0), np.array(rows)
+        self.silent |= zip(rows, silent, strict=True)
+        found.add_all(at, "silent", (total == 0).mean(axis=1))
+        found.add_all(at, "dormant", (total <= DORMANT * total.mean(axis=1, keepdims=True)).mean(axis=1))
+        found.add_all(at, "dead", (silent >= WINDOW).mean(axis=1))
 
     def attended(self, row: int, look: Array) -> None:
         """What a call of fused attention told."""

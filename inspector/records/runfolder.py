@@ -236,7 +236,7 @@ def _stacked(rows: list[tuple[int, list[str], Column]]) -> dict[str, dict[str, t
 
 def _small(data: bytes) -> bytes:
     """Deflated, without the head and checksum of zlib, which a record has already."""
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
+    deflate = zlib.compressobj(1, zlib.DEFLATED, -15)
     return deflate.compress(data) + deflate.flush()
 
 

@@ -42,7 +42,7 @@ _KINDS = ("output", "grad", "param_grad", "param", "update", "state")
 
 
 def _bad_steps(grid: Grid) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return grid.steps[(np.nan_to_num(grid.values) > 0).any(axis=0)] if len(grid.names) else np.array([], dtype=np.int64)
+    return grid.steps[(grid.values > 0).any(axis=0)] if len(grid.names) else np.array([], dtype=np.int64)
 
 
 def _at(history: History, kind: str, statistic: str, step: int) -> list[tuple[str, float]]:

@@ -34,8 +34,8 @@ def saturated(history: History) -> Iterator[Finding]:
     """More than half of a tanh's or sigmoid's outputs sit at its ends; the model's last squashing layer may."""
     grid = history.stats.grid("output", "saturated")
     squashing = [name for name in grid.names if name in of_type(history, "Tanh", "Sigmoid")]
-    last = history.stats.unique("name")
-    inner = {name for name in squashing if not _is_last(name, last, history)}
+    order = history.stats.unique("name") if squashing else []
+    inner = {name for name in squashing if not _is_last(name, order, history)}
     for held in lasting(grid, grid.values > 0.5, 2, inner):
         message = (
             f"{100 * held.value:.0f} % of the outputs of {held.name} are at the ends of its range, where no gradient passes"
