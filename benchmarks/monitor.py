@@ -282,8 +282,8 @@ def ratio(make: Callable[[], Model], tool: Callable[[nn.Module], object], given:
     torch.compiler.reset()
     both = [torch.compile(m) if given.compiled else m for m in (model, copy.deepcopy(model))]
     optimizers = [torch.optim.SGD(m.parameters(), lr=1e-3) for m in both]
-    loop(both[0], x, y, optimizers[0], 5, Norms())
-    with tool(both[1]) as norms:
+    with tool(both[1]) as norms:  # compiled in here, the plain one too: before, the other would run its code without hooks
+        loop(both[0], x, y, optimizers[0], 5, Norms())
         loop(both[1], x, y, optimizers[1], 10 + given.stretch, norms)
         spent: list[list[float]] = [[], []]
         for _ in range(given.rounds * PERIOD):
