@@ -232,7 +232,8 @@ def test_a_whole_run_reads_the_same_with_the_compiled_pass_and_with_torch(monkey
 
 
 def test_a_library_of_another_machine_or_version_is_not_used(monkeypatch, tmp_path):
-    (tmp_path / "_one_pass.so").write_bytes(b"no library")
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native" / "_one_pass.so").write_bytes(b"no library")
     monkeypatch.setattr(one_pass, "__file__", str(tmp_path / "one_pass.py"))
     monkeypatch.setattr(one_pass, "EXTENSION_SUFFIXES", [".so"])
     assert one_pass._load() is None

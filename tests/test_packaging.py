@@ -85,7 +85,7 @@ def test_the_wheel_holds_one_package_with_its_types_its_weights_and_its_page(whe
 @pytest.mark.skipif(sysconfig.get_platform() != "linux-x86_64" or not shutil.which("cc"), reason="needs a C compiler")
 def test_the_wheel_holds_the_compiled_reductions_where_a_compiler_is(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert any(name.startswith("inspector/monitor/_one_pass.") for name in names)
+    assert any(name.startswith("inspector/monitor/native/_one_pass.") for name in names)
 
 
 @pytest.mark.slow

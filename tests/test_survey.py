@@ -251,7 +251,7 @@ def test_every_test_model_of_captum(name):
 
 
 BLIND = {
-    "no copy": lambda model, **options: capture(model, keep=lambda t: t.detach(), **options),
+    "a part": lambda model, **options: capture(model, keep=lambda t: t[:1], **options),
     "not every module": lambda model, **options: capture(model, "inner", **options),
     "halved": lambda model, **options: capture(model, keep=lambda t: t / 2, **options),
 }

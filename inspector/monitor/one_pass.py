@@ -40,7 +40,8 @@ _SIGNATURES: dict[str, tuple[Any, str]] = {  # in the order of OnePass: what eac
 
 
 def _load() -> OnePass | None:
-    files = [Path(__file__).with_name(f"_one_pass{suffix}") for suffix in EXTENSION_SUFFIXES]
+    folder = Path(__file__).parent / "native"  # no package, since what is in it is no module that could be imported
+    files = [folder / f"_one_pass{suffix}" for suffix in EXTENSION_SUFFIXES]
     file = next((file for file in files if file.exists()), None)
     try:
         return None if file is None else OnePass(*_functions(ctypes.CDLL(str(file))))
