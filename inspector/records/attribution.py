@@ -74,10 +74,7 @@ class Attribution(Saved):
         """``heat`` of each explained input by itself, in the order of the values."""
         heats = [_collapse(values, axes) for values, axes in self._with_axes()]
         heats = [heat[:, None] if heat.dim() == 1 else heat for heat in heats]  # one category is one feature
-        return tuple(
-            h if mask is None else h.masked_fill(~mask.to(h.device), 0.0)
-            for h, mask in zip(heats, self.valid_at(heats), strict=True)
-        )
+        return tuple(_without_padding(h, mask) for h, mask in zip(heats, self.valid_at(heats), strict=True))
 
     def valid_at(self, heats: Sequence[Tensor]) -> list[Tensor | None]:
         """For each heat the samples' ``valid`` in its shape, None where it does not reach: of several inputs that have as
@@ -101,7 +98,7 @@ class Attribution(Saved):
             raise ValueError(f"heat {shape_text(heat)} has other axes than the input's positions {wanted}")
         spread = F.interpolate(heat[:, None].double(), size=wanted, mode="nearest-exact")[:, 0].to(heat.dtype)
         [mask] = self.valid_at([spread])
-        return spread if mask is None else spread.masked_fill(~mask.to(spread.device), 0.0)
+        return _without_padding(spread, mask)
 
     def _with_axes(self) -> list[tuple[Tensor, tuple[int, ...] | None]]:
         if isinstance(self.values, Tensor):
@@ -144,6 +141,10 @@ class Attribution(Saved):
         return f"Attribution({self.method}{where}: {shapes}{delta}; {passes})"
 
     _repr_html_ = as_html
+
+
+def _without_padding(heat: Tensor, valid: Tensor | None) -> Tensor:
+    return heat if valid is None else heat.masked_fill(~valid.to(heat.device), 0.0)
 
 
 def _collapse(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:

@@ -118,8 +118,7 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
     if not grid.names:
         raise LookupError("no update ratios in these statistics; watch them with Monitor(model, what=('update', ...))")
     ax = canvas(ax, (4, 2.4))
-    _, sizes = ratios(stats)
-    values = np.where(sizes > 0, sizes, np.nan)
+    values = np.where(grid.values > 0, grid.values, np.nan)
     lines: list[Any] = []
     if len(grid.names) <= LINES:
         for i, (name, row) in enumerate(zip(grid.names, values, strict=True)):
@@ -128,7 +127,7 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
             lines += ax.plot(grid.steps, row, lw=1.0, label=shorten(name, 24), **style)
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05))
     else:
-        low, middle, high = band(sizes)
+        low, middle, high = band(grid.values)
         ax.fill_between(grid.steps, low, high, color=COLOURS[0], alpha=0.25, lw=0)
         lines += ax.plot(grid.steps, middle, color=COLOURS[0])
     ax.axhline(USUAL, color=MUTED, ls=(0, (4, 2)), lw=0.9)
@@ -141,12 +140,6 @@ def plot_update_ratio(stats: Stats, *, ax: Axes | None = None, unit: str = "step
     spread = "" if len(grid.names) <= LINES else f": median and 5–95% of {len(grid.names):,}"
     ax.set_title(f"update / weight{spread}")
     return lines
-
-
-def ratios(stats: Stats) -> tuple[Array, Array]:
-    """Steps, and update over weight as (parameters, steps), NaN where it was not measured."""
-    grid = stats.grid("update", "ratio")
-    return grid.steps, grid.values
 
 
 def band(values: Array) -> tuple[Array, Array, Array]:

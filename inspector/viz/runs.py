@@ -12,7 +12,7 @@ from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 from inspector.records import History, Stats
 from inspector.viz.curves import is_validation, plot_scalars
 from inspector.viz.figure import Figure, canvas, shorten
-from inspector.viz.flow import NAMED, USUAL, band, gradients_at, name_layers, plain_log, ratios
+from inspector.viz.flow import NAMED, USUAL, band, gradients_at, name_layers, plain_log
 from inspector.viz.history import alarms_of, heat_height, room_for, scalar_groups, telling, title_of
 from inspector.viz.layers import grid_of, layers_bar, pairs_of, plot_layers
 from inspector.viz.scales import Array
@@ -131,10 +131,10 @@ def plot_update_ratios(runs: Mapping[str, Stats], *, ax: Axes | None = None) -> 
     for run, (label, stats) in enumerate(runs.items()):
         if ("update", "ratio") not in pairs_of(stats):
             continue
-        steps, values = ratios(stats)
-        low, middle, high = band(values)
-        ax.fill_between(steps, low, high, color=_colour(run), alpha=0.15, lw=0)
-        lines += ax.plot(steps, middle, color=_colour(run), label=shorten(label, 18))
+        grid = stats.grid("update", "ratio")
+        low, middle, high = band(grid.values)
+        ax.fill_between(grid.steps, low, high, color=_colour(run), alpha=0.15, lw=0)
+        lines += ax.plot(grid.steps, middle, color=_colour(run), label=shorten(label, 18))
         seen += [line[np.isfinite(line)] for line in (low, middle, high)]
     ax.axhline(USUAL, color=MUTED, ls=(0, (4, 2)), lw=0.9)
     ax.set_yscale("log")
@@ -149,18 +149,17 @@ def plot_update_ratios(runs: Mapping[str, Stats], *, ax: Axes | None = None) -> 
 def _maps(figure: Figure, place: Any, histories: Sequence[History], labels: list[str], pair: tuple[str, str]) -> None:
     """One map for each run on one colour scale; where all runs have the same layers these are named once."""
     kind, statistic = pair
-    there = [h for h in histories if pair in pairs_of(h.stats)]
-    grids = [grid_of(history.stats, kind, statistic) for history in there]
+    there = [(label, h) for label, h in zip(labels, histories, strict=True) if pair in pairs_of(h.stats)]
+    grids = [grid_of(history.stats, kind, statistic) for _, history in there]
     every = np.concatenate([grid.values.ravel() for grid in grids])
     same = all(grid.names == grids[0].names for grid in grids)
     axes: list[Axes] = []
     inner = GridSpecFromSubplotSpec(1, len(there), subplot_spec=place)
-    for i, history in enumerate(there):
+    for i, (label, history) in enumerate(there):
         axes.append(figure.add_subplot(inner[i]))
         drawn = plot_layers(
             history.stats, kind, statistic, ax=axes[-1], findings=history.findings, unit=history.unit, scale_of=every
         )
-        label = labels[[h is history for h in histories].index(True)]
         axes[-1].set_title(shorten(label, 30) if i else f"{shorten(label, 18)} · {axes[-1].get_title(loc='left')}")
         if same and i:
             axes[-1].tick_params(labelleft=False)
