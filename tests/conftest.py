@@ -18,13 +18,20 @@ def _one_thread_and_a_fixed_seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["in one pass", "by torch"])
-def either_reduction(request, monkeypatch):
-    """The monitor reduces by code of its own where a C compiler was at hand, and by torch elsewhere: the same laws hold."""
+@pytest.fixture
+def reduce_by_torch(monkeypatch):
+    """Called, it makes the monitor work as where no C compiler was at hand."""
     from inspector.monitor import measure, samples, steady, table, watch
 
+    return lambda: [monkeypatch.setattr(m, "ONE_PASS", None) for m in (measure, samples, steady, table, watch)]
+
+
+@pytest.fixture(params=["in one pass", "by torch"])
+def either_reduction(request, reduce_by_torch):
+    """The monitor reduces by code of its own where a C compiler was at hand, and by torch elsewhere: the same laws hold."""
+    from inspector.monitor.one_pass import ONE_PASS
+
     if request.param == "by torch":
-        for module in (measure, samples, steady, table, watch):
-            monkeypatch.setattr(module, "ONE_PASS", None)
-    elif measure.ONE_PASS is None:
+        reduce_by_torch()
+    elif ONE_PASS is None:
         pytest.skip("the package was installed without a C compiler")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from inspector import Monitor
-from inspector.monitor import measure, one_pass, samples, steady, table, watch
+from inspector.monitor import one_pass, samples, steady, watch
 from inspector.monitor.measure import Measure
 from inspector.monitor.merge import LEAN, _merge, layout_of, merge
 from inspector.monitor.one_pass import ONE_PASS, is_dense
@@ -176,12 +176,12 @@ def test_a_step_that_is_not_like_the_last_is_looked_up():
 
 
 @compiled
-def test_the_histogram_of_a_sample_is_the_one_that_numpy_counts(monkeypatch):
+def test_the_histogram_of_a_sample_is_the_one_that_numpy_counts(reduce_by_torch):
     special = torch.tensor([0.0, -0.0, 1e-45, -1e-38, 1.0, -2.0, 3e38, float("inf"), float("nan"), -float("inf")])
     values = torch.stack([special.repeat(100), torch.randn(1000) * 10.0 ** torch.randint(-30, 30, (1000,))]).numpy()
     taken = np.array([1000, 123])
     found = samples._count(values, taken)
-    monkeypatch.setattr(samples, "ONE_PASS", None)
+    reduce_by_torch()
     np.testing.assert_array_equal(found, samples._count(values, taken))
     assert found.shape == (2, len(LOG2_BINS))
     assert found.sum(axis=1).tolist() == taken.tolist()
@@ -214,10 +214,9 @@ def history(steps=25, batch=16):
 
 
 @compiled
-def test_a_whole_run_reads_the_same_with_the_compiled_pass_and_with_torch(monkeypatch):
+def test_a_whole_run_reads_the_same_with_the_compiled_pass_and_with_torch(reduce_by_torch):
     ours = history()
-    for module in (measure, samples, steady, table, watch):
-        monkeypatch.setattr(module, "ONE_PASS", None)
+    reduce_by_torch()
     torch_s = history()
     assert ours.stats.series == torch_s.stats.series
     np.testing.assert_array_equal(ours.stats.present, torch_s.stats.present)

@@ -122,9 +122,6 @@ _NOT_MEASURED = (
 )
 
 
-_NO_SHIFT = np.array([1.0, 1.0, 1.0, 1.0, 0.0], dtype=np.float32)
-
-
 class GraphTicket:
     """What the buffer held at the end of a step; reads like any other ticket."""
 
@@ -150,14 +147,11 @@ class GraphTicket:
         """Which rows were written to, how many elements they had, which leaf they are, and what was missed."""
         return self.arrival.numpy()[:, (N, LEAF, MISSED)].tobytes()
 
-    def lines(self) -> Array:
-        """(slots, 5) as in a table, with a shift of 0."""
-        return np.ascontiguousarray(self.arrival.numpy()[:, (1, 2, 3, 4, MISSED)] * _NO_SHIFT)
-
     def numpy(self) -> Array:
-        """Columns as in a table: sum, sum of squares, smallest, largest, shift."""
-        numbers = self.arrival.numpy()[:, (1, 2, 3, 4, 0)]
+        """Columns as in a table: sum, sum of squares, smallest, largest, and a shift of 0."""
+        numbers = self.arrival.numpy()[:, (1, 2, 3, 4, N)]
         numbers[numbers[:, 4] == 0, :4] = 0.0  # rows that nothing was written to are not infinite
+        numbers[:, 4] = 0.0
         return numbers
 
     def births(self) -> dict[int, float]:

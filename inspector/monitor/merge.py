@@ -16,7 +16,7 @@ from inspector.monitor.arrival import Array
 from inspector.monitor.table import HIGH, LOW, SHIFT, SQUARE, SUM, Entry, Ticket
 
 LEAN = ("n", "mean", "rms", "std", "min", "max", "absmax", "nan", "inf")
-_CAREFUL, HOPELESS = 30.0, 300.0  # |mean| / std from which float32 squares lose the spread a little, and altogether
+_CAREFUL, _HOPELESS = 30.0, 300.0  # |mean| / std from which float32 squares lose the spread a little, and altogether
 
 
 class Merged(NamedTuple):
@@ -35,9 +35,13 @@ class Layout(NamedTuple):
     slots: Array
     n: Array  # elements of each part, that is of each slot
     shifted: Array  # was it shifted before squaring?
-    first: Array  # the first part of each row
     rows: Array
     ends: Array  # the first part of each row and, last, the number of parts
+
+    @property
+    def first(self) -> Array:
+        """The first part of each row."""
+        return self.ends[:-1]
 
 
 def layout_of(entries: Sequence[Entry]) -> Layout:
@@ -50,7 +54,7 @@ def _layout(entries: tuple[Entry, ...]) -> Layout:
     rows, slots, n, shifted = np.ascontiguousarray(table[np.argsort(table[:, 0], kind="stable")].T)
     first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]][: len(rows)])
     ends = np.append(first, len(n)).astype(np.int64)
-    return Layout(slots, n.astype(np.float64), shifted.astype(np.bool_), first, rows[first], ends)
+    return Layout(slots, n.astype(np.float64), shifted.astype(np.bool_), rows[first], ends)
 
 
 def merge(ticket: Ticket) -> Merged:
@@ -65,7 +69,7 @@ def merge(ticket: Ticket) -> Merged:
 
 
 def _merge(layout: Layout, numbers: Array) -> Merged:
-    _, n, shifted, first, rows, _ = layout
+    (_, n, shifted, rows, _), first = layout, layout.first
     part = numbers[:, SUM] / n
     part_mean = np.where(shifted, numbers[:, SHIFT], 0.0) + part
     part_variance = numbers[:, SQUARE] / n - part**2
@@ -88,12 +92,25 @@ def _merge(layout: Layout, numbers: Array) -> Merged:
 
 def _trust(values: Array, rows: Array, shifted: Array) -> tuple[Array, Array]:
     """Which numbers float32 could hold: squares over- and underflow, and a large mean hides a small spread."""
-    _, mean, rms, std, _, _, absmax, nan, inf = values.T
+    _, _, rms, std, _, _, absmax, nan, inf = values.T
     squares = np.isfinite(rms) & ((rms > 1e-17) | (absmax == 0)) | (nan + inf > 0)
-    ratio = np.abs(mean) / np.where(std > 0, std, 1e-30)
-    constant = values[:, LEAN.index("min")] == values[:, LEAN.index("max")]
+    ratio, constant = _mean_to_spread(values), _is_constant(values)
     present = np.ones(values.shape, dtype=bool)
     present[:, LEAN.index("rms")] = squares
-    present[:, LEAN.index("std")] = squares & (shifted | (ratio < HOPELESS) | constant)
+    present[:, LEAN.index("std")] = squares & (shifted | spread_is_told(values))
     values[:, LEAN.index("std")] = np.where(constant, 0.0, std)
     return present, rows[(ratio > _CAREFUL) & ~constant]
+
+
+def spread_is_told(values: Array) -> Array:
+    """(rows,) is the spread large enough beside the mean, though nothing was subtracted before squaring?"""
+    return (_mean_to_spread(values) < _HOPELESS) | _is_constant(values)
+
+
+def _mean_to_spread(values: Array) -> Array:
+    std = values[:, LEAN.index("std")]
+    return np.abs(values[:, LEAN.index("mean")]) / np.where(std > 0, std, 1e-30)
+
+
+def _is_constant(values: Array) -> Array:
+    return np.asarray(values[:, LEAN.index("min")] == values[:, LEAN.index("max")])

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from inspector.monitor.flat import is_plain
+
 
 class OnePass(NamedTuple):
     """``one(address, size, line)`` writes sum, sum of squares, smallest, largest and shift to the line at an address, and
@@ -58,18 +60,16 @@ def _functions(library: ctypes.CDLL) -> Iterator[Any]:
 
 
 ONE_PASS = _load()
-_OWN = (Tensor, torch.nn.Parameter)
 
 
 def is_dense(tensor: Tensor) -> bool:
     """float32 numbers of this process, one after the other in memory, of a tensor that stands for nothing else."""
     return (
-        type(tensor) in _OWN
+        is_plain(tensor)
         and tensor.dtype is torch.float32
         and tensor.is_cpu
-        and tensor.layout is torch.strided
         and (tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)))
-        and not (tensor.is_nested or tensor.is_neg())
+        and not tensor.is_neg()
         and tensor.data_ptr() != 0  # nor empty, nor a zero that has no memory
     )
 

@@ -10,21 +10,23 @@ import numpy as np
 import torch
 
 from inspector.monitor.arrival import Array
-from inspector.monitor.merge import HOPELESS, LEAN, Layout, layout_of
+from inspector.monitor.merge import LEAN, Layout, layout_of, spread_is_told
 from inspector.monitor.one_pass import ONE_PASS
 from inspector.monitor.table import Entry
 
-_N, _MEAN, _RMS, _STD, _MIN, _MAX = (LEAN.index(name) for name in ("n", "mean", "rms", "std", "min", "max"))
+_N, _RMS = LEAN.index("n"), LEAN.index("rms")
 
 
 class Measured(Protocol):
-    """What a device, or a compiled graph, measured in one step. ``marks``: if they are the same, so are the entries."""
+    """What a device, or a compiled graph, measured in one step. ``marks``: if they are the same, so are the entries.
+    ``numbers.numpy()``: (slots, 5) on the host."""
 
     @property
     def entries(self) -> Sequence[Entry]: ...
     @property
     def marks(self) -> Any: ...
-    def lines(self) -> Array: ...
+    @property
+    def numbers(self) -> Any: ...
 
 
 class Plan(NamedTuple):
@@ -69,15 +71,9 @@ def _merged(plan: Plan, ticket: Measured) -> Array | None:
     """(rows, LEAN) if the ticket has the rows of the plan, and all is finite and within what float32 sums can tell."""
     if ONE_PASS is None or ticket.marks != plan.marks:
         return None
-    lines, rows = ticket.lines(), len(plan.layout.rows)
+    lines, rows = np.ascontiguousarray(ticket.numbers.numpy()), len(plan.layout.rows)
     values = torch.empty(rows, len(LEAN))
     if not ONE_PASS.merge(lines.ctypes.data, *plan.where, rows, values.data_ptr()):
         return None
     found: Array = values.numpy()
-    return found if plan.layout.shifted.all() or _told(found) else None
-
-
-def _told(values: Array) -> bool:
-    """Is the spread of all rows large enough beside their mean, though nothing was subtracted before squaring?"""
-    spread, constant = values[:, _STD] * HOPELESS, values[:, _MIN] == values[:, _MAX]
-    return bool(((np.abs(values[:, _MEAN]) < spread) | constant).all())
+    return found if plan.layout.shifted.all() or spread_is_told(found).all() else None

@@ -54,10 +54,6 @@ class Ticket(NamedTuple):
     def marks(self) -> list[Entry]:
         return self.entries
 
-    def lines(self) -> Array:
-        """(slots, 5) on the host."""
-        return self.numbers.numpy()
-
 
 class Table:
     """The slots of one device."""
@@ -66,7 +62,6 @@ class Table:
         self.device, self.on_cpu = device, device.type == "cpu"
         self.numbers = torch.zeros(256, 5, device=device)
         self.one_pass: OnePass | None = ONE_PASS if self.on_cpu else None
-        self.at = self.numbers.data_ptr() if self.one_pass is not None else 0
         self.samples: Tensor | None = None
         self.views: list[tuple[Tensor, ...]] = []
         self.ranges: tuple[Tensor, ...] = ()
@@ -83,21 +78,12 @@ class Table:
         careful: subtract the first element before squaring, for values whose mean is far larger than their spread.
         positive_of: the value is the positive part of one that was measured, whose range tells its own.
         """
-        slot, n = self._take(), value.numel()
-        if slot < 0:
-            return None
         wide = value if value.dtype is torch.float32 else value.float()
         if self.one_pass is not None and is_dense(wide):
-            self.one_pass.one(wide.data_ptr(), n, self.at + slot * _LINE)
-            careful = True
-        else:
-            self._reduce(slot, wide, careful, positive_of)
-        if sample:
-            self._sample(slot, value, n)
-        self.entries.append((row, slot, n, careful))
-        return Place(self, slot, n, careful)
-
-    def _reduce(self, slot: int, wide: Tensor, careful: bool, positive_of: Place | None) -> None:
+            return self.write_dense(row, wide, sample)
+        slot = self._take()
+        if slot < 0:
+            return None
         total, square, low, high, shift = self.views[slot]
         if positive_of is not None and positive_of.n == wide.numel():
             torch.clamp(self.ranges[positive_of.slot], min=0.0, out=self.ranges[slot])
@@ -112,6 +98,11 @@ class Table:
         else:
             torch.linalg.vector_norm(wide, out=square)
             square.square_()
+        n = value.numel()
+        if sample:
+            self._sample(slot, value, n)
+        self.entries.append((row, slot, n, careful))
+        return Place(self, slot, n, careful)
 
     def write_dense(self, row: int, tensor: Tensor, sample: bool = False) -> Place | None:
         """``write`` for what is known to be dense: in one pass, with no view made of it."""
@@ -119,7 +110,7 @@ class Table:
         slot, n = self._take(), tensor.numel()
         if slot < 0:
             return None
-        self.one_pass.one(tensor.data_ptr(), n, self.at + slot * _LINE)
+        self.one_pass.one(tensor.data_ptr(), n, self._line(slot))
         if sample:
             self._sample_dense(slot, len(self.entries), tensor.data_ptr(), n)
         self.entries.append((row, slot, n, True))
@@ -132,7 +123,7 @@ class Table:
         if first < 0:
             return
         where, sizes = addresses(tensors)
-        self.one_pass.many(where.buffer_info()[0], sizes.buffer_info()[0], len(rows), self.at + first * _LINE)
+        self.one_pass.many(where.buffer_info()[0], sizes.buffer_info()[0], len(rows), self._line(first))
         if sample:
             for i, (at, n) in enumerate(zip(where, sizes, strict=True)):
                 self._sample_dense(first + i, len(self.entries) + i, at, n)
@@ -209,7 +200,6 @@ class Table:
         self.numbers = torch.cat([self.numbers, torch.zeros_like(self.numbers)])
         if self.samples is not None:
             self.samples = torch.cat([self.samples, torch.zeros_like(self.samples)])
-        self.at = self.numbers.data_ptr() if self.one_pass is not None else 0
 
     def _room(self) -> Tensor:
         if self.samples is None:
@@ -220,6 +210,10 @@ class Table:
         some = value if n <= SAMPLE else value.as_strided((SAMPLE,), (stride(n),))
         self._room()[slot, : min(n, SAMPLE)].copy_(some)
         self.sampled.append((len(self.entries), min(n, SAMPLE)))
+
+    def _line(self, slot: int) -> int:
+        """The address of a slot."""
+        return self.numbers.data_ptr() + slot * _LINE
 
     def _sample_dense(self, slot: int, entry: int, at: int, n: int) -> None:
         assert self.one_pass is not None
