@@ -196,6 +196,34 @@ def test_resuming_supersedes_what_came_later(folder):
     assert history.findings == []
 
 
+@pytest.mark.parametrize("number", [0.1, 0.5, -0.0, 1e300, 1e-45, 16777217.0, float("nan"), float("inf"), -float("inf")])
+def test_a_row_alone_is_kept_as_exactly_as_one_among_others(tmp_path, number):
+    alone = [rows_records("s", [(step, {"a": number, "b": 1.0})], 0) for step in (3, 7)]
+    together = [rows_records("s", [(3, {"a": number, "b": 1.0}), (7, {"a": number, "b": 1.0})], 0)]
+    found = []
+    for told in (alone, together):
+        (tmp_path / FILE).write_bytes(b"".join([header({}), names_record(["a", "b"], 0), *told]))
+        found.append(History.load(tmp_path).scalars)
+    for name, true in (("a", number), ("b", 1.0)):
+        for steps, values in (scalars[name] for scalars in found):
+            assert steps.tolist() == [3, 7]
+            np.testing.assert_array_equal(values, [true, true])
+            assert np.signbit(values).tolist() == [np.signbit(true)] * 2
+
+
+def test_steps_at_which_something_is_above_are_those_of_the_grids():
+    generator = np.random.default_rng(0)
+    series = [Series(kind, name, s) for kind in ("output", "param") for name in "abc" for s in ("nan", "inf", "rms")]
+    values = (generator.random((50, len(series))) > 0.97).astype(np.float64)
+    present = generator.random(values.shape) > 0.2
+    stats = Stats.dense(np.arange(50), series, np.where(present, values, np.nan), present)
+    grids = [stats.grid(kind, s) for kind in ("output", "param") for s in ("nan", "inf")]
+    true = sorted({int(step) for grid in grids for step in grid.steps[(grid.values > 0).any(axis=0)]})
+    assert 0 < len(true) < 50
+    assert stats.steps_above(0.0, "nan", "inf").tolist() == true
+    assert stats.steps_above(0.0, "other").tolist() == []
+
+
 def test_rows_keep_their_steps_and_their_numbers_exactly(tmp_path):
     steps = [1, 2, 3, 10, 20, 30, 31, 31, 5]
     rows = [(step, {"a": 1 / (i + 3), "b": float(i)}) for i, step in enumerate(steps)]

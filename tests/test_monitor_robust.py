@@ -187,7 +187,7 @@ def test_what_is_remembered_is_thinned_and_the_newest_stays_whole():
 
     for step in range(20_000):
         memory.add_frame(step, np.array([0]), np.array([1.0]))
-        memory.add_scalars(step, {"loss": 1.0})
+        memory.scalars.add(step, {"loss": 1.0})
     steps = memory.history().stats.steps
     assert len(steps) <= 4096
     assert steps[-1000:].tolist() == list(range(19_000, 20_000))
@@ -218,3 +218,28 @@ def test_numbers_at_the_end_of_float32_do_not_end_the_monitor():
         (model(torch.ones(1, 4)) * 1e-38).sum().backward()
         optimizer.step()
     assert {"dormant", "dead"} <= set(monitor.history.stats.where(name="1").unique("statistic"))
+
+
+def test_numbers_with_names_are_remembered_each_for_itself_and_of_one_step_the_last(monkeypatch):
+    import numpy as np
+
+    from inspector.monitor import memory
+
+    monkeypatch.setattr(memory, "_SCALARS", 100)
+    lines = memory.Lines({"old": (np.array([1, 2]), np.array([0.5, 0.25]))})
+    for step in range(3, 1003):
+        lines.add(step, {"loss": float(step)})
+        if step % 100 == 0:
+            lines.add(step, {"accuracy": 0.0})
+            lines.add(step, {"accuracy": 1.0, "loss": -1.0})
+    whole, recent = lines.columns(), lines.columns(last=10)
+    assert whole["old"][0].tolist() == [1, 2]
+    assert whole["accuracy"][0].tolist() == list(range(100, 1001, 100))
+    assert set(whole["accuracy"][1].tolist()) == {1.0}
+    steps, values = whole["loss"]
+    assert len(steps) <= 100
+    assert steps[0] == 3
+    assert steps[-40:].tolist() == list(range(963, 1003))
+    assert values[steps == 1000].tolist() == [-1.0]
+    assert recent["loss"][0].tolist() == list(range(993, 1003))
+    assert recent["accuracy"][0].tolist() == whole["accuracy"][0].tolist()

@@ -8,6 +8,7 @@ from torch import nn
 
 from inspector import RULES, Finding, History, Monitor
 from inspector.monitor.diagnosis import Diagnosis
+from inspector.monitor.rules import gradients
 from inspector.records.history import Stats
 
 KINDS = ("output", "grad", "param", "param_grad", "update")
@@ -373,3 +374,33 @@ def test_gradients_that_nobody_applied_are_an_overflow_only_in_float16():
     for given, count in ((rows, 1), ([], 0)):
         thrown = history(watch={"grad_norm": [1.0] * 120, "skipped": [1.0] * 120}, rows=given)
         assert len(list(RULES["skipped"](thrown))) == count
+
+
+def spikes_one_by_one(values):
+    """``loss_spike`` as its text says it, asking at every place."""
+    for i in range(max(len(values) - 32, 20), len(values)):
+        recent, after = values[max(i - 50, 0) : i], values[i : i + gradients._STAYS]
+        highest = float(recent.max() + 0.25 * abs(recent.max()))
+        if np.isfinite(values[i]) and values[i] > highest:
+            stays = len(after) == gradients._STAYS and bool((after > highest).all())
+            limit = highest if stays else gradients._usual_range(values[max(i - 200, 0) : i])
+            if values[i] > limit:
+                return i, limit
+    return None
+
+
+def test_loss_spikes_are_found_where_asking_at_every_place_finds_them():
+    generator = np.random.default_rng(0)
+    found = []
+    for trial in range(400):
+        values = generator.normal(size=generator.integers(25, 120)) * 0.1 + generator.choice([-3.0, 0.0, 0.1, 2.0])
+        values = np.exp(values * 3) if trial % 3 == 0 else values
+        at = generator.integers(0, len(values), 2)
+        values[at] = generator.choice([np.nan, np.inf, 5.0, 50.0, -1.0], 2)
+        values[at[0] :] += 3.0 * (trial % 5 == 0)
+        history = History(scalars={"loss": (np.arange(len(values)), values)})
+        with np.errstate(all="ignore"):
+            told, true = list(gradients.loss_spike(history)), spikes_one_by_one(values)
+        assert [(f.step, f.threshold) for f in told] == ([] if true is None else [true])
+        found.append(true is not None)
+    assert 40 < sum(found) < 360

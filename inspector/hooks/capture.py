@@ -14,11 +14,12 @@ from inspector.hooks.coverage import cover, missing
 from inspector.hooks.frame import Frame
 from inspector.hooks.gradients import Gradients, Place, why_no_gradient
 from inspector.hooks.keep import Arriving, Keep, off_graph, snapshot
+from inspector.hooks.mounted import Mounted
 from inspector.hooks.noted import Noted
 from inspector.hooks.refusals import refuse_model
 from inspector.hooks.scaled import label, listening
 from inspector.hooks.select import Where, aliases, choose, names, unwrap
-from inspector.hooks.tap import Mounted, tapped
+from inspector.hooks.tap import tapped
 from inspector.provenance import provenance
 from inspector.records.store import Call, Store
 from inspector.sites import Kind, Site, as_kinds

@@ -12,7 +12,7 @@ from inspector.hooks.select import names, unwrap
 from inspector.records.coverage import Coverage, Status
 
 if TYPE_CHECKING:
-    from inspector.hooks.tap import Mounted
+    from inspector.hooks.mounted import Mounted
     from inspector.records.store import Store
 
 

@@ -58,5 +58,6 @@ class Frame:
 
 Enter = Callable[[Frame, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
 Leave = Callable[[Frame, Any], Any]
+Ended = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any], Any], None]  # path, module, args, kwargs, output
 Sink = Callable[[Event], None]
 See = Callable[[Frame, Kind, Leaf, Any], None]

@@ -19,15 +19,17 @@ def no_more(*hook_ids: int) -> None:
     _observers.difference_update(hook_ids)
 
 
-def keep_last(hooks: OrderedDict[int, Any], own: int) -> None:
-    """Move observing hooks behind those that were registered since.
+def keep_last(hooks: OrderedDict[int, Any], own: int) -> bool:
+    """Move observing hooks behind those that were registered since; were there any?
 
     Each call of a module reads its hooks into a tuple first, so moving one during the call is safe and takes effect
     for the hooks that run after the call.
     """
-    if _somebody_behind(hooks, own):
-        for hook_id in [i for i in hooks if i in _observers]:
-            hooks.move_to_end(hook_id)
+    if not _somebody_behind(hooks, own):
+        return False
+    for hook_id in [i for i in hooks if i in _observers]:
+        hooks.move_to_end(hook_id)
+    return True
 
 
 def _somebody_behind(hooks: OrderedDict[int, Any], own: int) -> bool:

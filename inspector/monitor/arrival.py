@@ -16,12 +16,16 @@ class Arrival:
 
     __slots__ = ("event", "host")
 
-    def __init__(self, value: Tensor) -> None:
-        cuda = value.device.type == "cuda"
+    def __init__(self, value: Tensor | Array) -> None:
         self.event: Any = None
+        self.host: Tensor | Array
+        if isinstance(value, np.ndarray):
+            self.host = value.copy()
+            return
         if value.device.type == "cpu":
             self.host = value.clone()
             return
+        cuda = value.device.type == "cuda"
         self.host = torch.empty(value.shape, dtype=value.dtype, pin_memory=cuda).copy_(value, non_blocking=cuda)
         if cuda:
             self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # untyped in torch
@@ -35,4 +39,4 @@ class Arrival:
         """The numbers; waits for them where they are not there yet."""
         if self.event is not None:
             self.event.synchronize()
-        return self.host.numpy()
+        return self.host if isinstance(self.host, np.ndarray) else self.host.numpy()

@@ -5,6 +5,7 @@ Fused attention hands out neither. Only steps that are sampled are looked at; th
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -16,17 +17,26 @@ from inspector.hooks.frame import Frame
 from inspector.hooks.watch import Outer, Watch
 
 _SEQUENCES, _QUERIES = 2, 32  # of a batch, of a sequence
+_LOOKS = 5  # without attention, after which a module is taken for one that has none
 
 
 class Attention(Watch):
     """``begin_call`` and ``end_call`` around a call of a module; what it attended with comes as (2,): mean entropy as a
     share of the largest possible, and the largest magnitude of the logits."""
 
-    def begin_call(self, frame: Frame) -> Outer:
+    def __init__(self) -> None:
+        super().__init__()
+        self.without: Counter[str] = Counter()  # modules of one's own -> looks at them that saw no attention
+
+    def begin_call(self, frame: Frame) -> Outer | None:
+        """None where there is nothing to end."""
+        stock = is_stock(frame.module)
         leaf = type(frame.module).__module__.startswith("torch.nn.modules.")
-        return self.begin(not leaf and not is_stock(frame.module))
+        wanted = not leaf and not stock and self.without[frame.path] < _LOOKS
+        return self.begin(wanted) if wanted or stock or self.on else None
 
     def end_call(self, frame: Frame, outer: Outer) -> list[Tensor]:
+        self.without[frame.path] += 1 if not self.found else -self.without[frame.path]
         found = [one for one in self.found or [] if isinstance(one, Tensor)]
         self.end(outer)
         if frame.raised is None and is_stock(frame.module):

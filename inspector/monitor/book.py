@@ -65,7 +65,7 @@ class Book:
     def scalars(self, values: Iterable[tuple[int, str, float]]) -> None:
         rows = _by_step(values)
         for step, row in rows.items():
-            self.memory.add_scalars(step, row)
+            self.memory.scalars.add(step, row)
             self._send(step, row)
         if self.folder is not None and rows:
             self.folder.rows(list(rows.items()), "scalars")
@@ -77,7 +77,7 @@ class Book:
     def watch(self, values: Iterable[tuple[int, str, float]]) -> None:
         rows = _by_step(values)
         for step, row in rows.items():
-            self.memory.add_watch(step, row)
+            self.memory.watch.add(step, row)
         self.unwritten += rows.items()
         if len(self.unwritten) >= _ENOUGH:
             self._write_watched()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
-_OWN = (Tensor, torch.nn.Parameter)
+OWN = (Tensor, torch.nn.Parameter)
 
 
 def flat(tensor: Tensor) -> Tensor | None:
@@ -21,7 +21,7 @@ def flat(tensor: Tensor) -> Tensor | None:
 
 def is_plain(tensor: Tensor) -> bool:
     """Real numbers that are there, in the usual layout, of no subclass that may mean something else."""
-    usual = type(tensor) in _OWN and tensor.dtype in _PLAIN and tensor.layout is torch.strided
+    usual = type(tensor) in OWN and tensor.dtype in _PLAIN and tensor.layout is torch.strided
     return usual and not (tensor.is_nested or tensor.is_meta)
 
 

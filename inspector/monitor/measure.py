@@ -91,6 +91,10 @@ class Measure:
 
     def put_all(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> None:
         """Reduce many tensors, each into its row; small ones of one shape together, because calls cost more than they."""
+        if self.dense is not None and all(map(is_dense, tensors)):
+            if tensors:
+                self.dense.write_all_dense(rows, tensors, self.sampling)
+            return
         small: dict[Any, list[int]] = {}
         dense = self._put_dense(rows, tensors)
         for i, tensor in enumerate(tensors):

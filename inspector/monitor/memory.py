@@ -12,9 +12,7 @@ import numpy as np
 
 from inspector.monitor.arrival import Array
 from inspector.records.history import Finding, History, Series, Stats
-from inspector.records.runfolder import block, columns
-
-Rows = list[tuple[int, dict[str, float]]]
+from inspector.records.runfolder import block
 
 WINDOW = 96  # measured steps that the rules look back on
 _FRAMES, _CELLS, _SCALARS, _RECENT = 4096, 8_000_000, 65_536, 256
@@ -52,8 +50,34 @@ class Window:
         return self.steps[rows], self.values[rows, :columns], self.present[rows, :columns]
 
 
+class Lines:
+    """Numbers that have a name, each with its steps: what the user logs, and what is checked at every step."""
+
+    def __init__(self, given: Mapping[str, tuple[Array, Array]] | None = None) -> None:
+        self.of = {name: (steps.tolist(), values.tolist()) for name, (steps, values) in (given or {}).items()}
+
+    def add(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Of one step the last number counts."""
+        for name, number in numbers.items():
+            steps, values = self.of.setdefault(name, ([], []))
+            if steps and steps[-1] == step:
+                values[-1] = number
+                continue
+            steps.append(step)
+            values.append(number)
+            if len(steps) > _SCALARS:
+                self.of[name] = _thinned(steps), _thinned(values)
+
+    def columns(self, last: int = 0) -> dict[str, tuple[Array, Array]]:
+        """(steps, values) of each name: the last ones, or all."""
+        return {
+            name: (np.array(steps[-last:], dtype=np.int64), np.array(values[-last:], dtype=np.float64))
+            for name, (steps, values) in self.of.items()
+        }
+
+
 class Memory:
-    """Frames are (step, which series, values); scalars are (step, name -> value)."""
+    """Frames are (step, which series, values)."""
 
     def __init__(self, meta: dict[str, Any]) -> None:
         self.meta = meta
@@ -63,8 +87,7 @@ class Memory:
         self.columns: dict[tuple[str, str], list[int]] = {}  # (kind, statistic) -> its series
         self.frames: list[tuple[int, Array, Array]] = []
         self.window = Window(WINDOW)
-        self.scalars: Rows = []
-        self.watch: Rows = []
+        self.scalars, self.watch = Lines(), Lines()
         self.histograms: dict[str, dict[str, list[tuple[int, Array]]]] = {}
         self.findings: list[Finding] = []
         self._cells = 0
@@ -77,7 +100,7 @@ class Memory:
         for step, cells, present in zip(stats.steps.tolist(), stats.cells, stats.present, strict=True):
             at = np.flatnonzero(present)
             self.add_frame(step, at, cells[at])
-        self.scalars, self.watch = _rows(history.scalars), _rows(history.watch)
+        self.scalars, self.watch = Lines(history.scalars), Lines(history.watch)
         self.findings = list(history.findings)
         for kind, names in history.histograms.items():
             self.histograms[kind] = {n: list(zip(s.tolist(), c, strict=True)) for n, (s, c) in names.items()}
@@ -105,18 +128,12 @@ class Memory:
         return known[rows]
 
     def add_frame(self, step: int, at: Array, values: Array) -> None:
-        self.frames.append((step, at, values.astype(np.float32)))
+        self.frames.append((step, at, values.astype(np.float32, copy=False)))
         self.window.add(step, at, values, len(self.series))
         self._cells += len(at)
         if len(self.frames) > _FRAMES or self._cells > _CELLS:
             self.frames = _thinned(self.frames)
             self._cells = sum(len(at) for _, at, _ in self.frames)
-
-    def add_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        self.scalars = _added(self.scalars, step, scalars)
-
-    def add_watch(self, step: int, values: Mapping[str, float]) -> None:
-        self.watch = _added(self.watch, step, values)
 
     def add_histogram(self, step: int, kind: str, names: list[str], counts: Array) -> None:
         of_kind = self.histograms.setdefault(kind, {})
@@ -129,8 +146,8 @@ class Memory:
     def history(self) -> History:
         """All that is remembered."""
         stats = block(self.frames, self.series)
-        found = History("step", columns(self.scalars), stats, list(self.findings), meta=self.meta)
-        found.watch = columns(self.watch)
+        found = History("step", self.scalars.columns(), stats, list(self.findings), meta=self.meta)
+        found.watch = self.watch.columns()
         for kind, names in self.histograms.items():
             pairs = {name: (np.array([s for s, _ in kept]), np.stack([c for _, c in kept])) for name, kept in names.items()}
             found.histograms[kind] = pairs
@@ -140,26 +157,9 @@ class Memory:
         """The last WINDOW steps that were measured, for the rules; its arrays are only to be read."""
         steps, values, present = self.window.last(len(self.series))
         stats = Stats.dense(steps, self.series, values, present, self.columns)
-        found = History("step", columns(self.scalars[-_RECENT:]), stats, list(self.findings), meta=self.meta)
-        found.watch = columns(self.watch[-_RECENT:])
+        found = History("step", self.scalars.columns(_RECENT), stats, list(self.findings), meta=self.meta)
+        found.watch = self.watch.columns(_RECENT)
         return found
-
-
-def _added(rows: Rows, step: int, values: Mapping[str, float]) -> Rows:
-    """With one more row; values of the same step share one."""
-    if rows and rows[-1][0] == step:
-        rows[-1][1].update(values)
-        return rows
-    rows.append((step, dict(values)))
-    return rows if len(rows) <= _SCALARS else _thinned(rows)
-
-
-def _rows(scalars: Mapping[str, tuple[Array, Array]]) -> Rows:
-    found: dict[int, dict[str, float]] = {}
-    for name, (steps, values) in scalars.items():
-        for step, value in zip(steps.tolist(), values.tolist(), strict=True):
-            found.setdefault(step, {})[name] = value
-    return sorted(found.items())
 
 
 def _thinned(rows: list[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from inspector.monitor.flat import is_plain
+from inspector.monitor.flat import OWN
 
 
 class OnePass(NamedTuple):
@@ -60,14 +60,17 @@ def _functions(library: ctypes.CDLL) -> Iterator[Any]:
 
 
 ONE_PASS = _load()
+_FLOAT, _STRIDED = torch.float32, torch.strided
 
 
 def is_dense(tensor: Tensor) -> bool:
     """float32 numbers of this process, one after the other in memory, of a tensor that stands for nothing else."""
-    return (
-        is_plain(tensor)
-        and tensor.dtype is torch.float32
+    return (  # what most tensors of a model fail last, or not at all, comes last; this is asked of each of them
+        type(tensor) in OWN
+        and tensor.dtype is _FLOAT
         and tensor.is_cpu
+        and tensor.layout is _STRIDED
+        and not tensor.is_nested
         and (tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)))
         and not tensor.is_neg()
         and tensor.data_ptr() != 0  # nor empty, nor a zero that has no memory

@@ -23,10 +23,12 @@ Named = list[tuple[str, nn.Parameter]]
 
 
 class Plan(NamedTuple):
-    """How many parameters an optimizer steps, the chosen ones among them with their names, and whether any is sharded."""
+    """How many parameters an optimizer steps, the chosen ones among them with their names, the rows of their gradients, and
+    whether any is sharded."""
 
     size: int
     named: Named
+    rows: list[int]
     sharded: bool
 
 
@@ -47,7 +49,8 @@ class Parameters:
         if plan is None or plan.size != count:
             every = [p for group in optimizer.param_groups for p in group["params"]]
             named = [(self.chosen[id(p)], p) for p in every if id(p) in self.chosen]
-            plan = self.plans[optimizer] = Plan(count, named, any(is_sharded(p) for p in every))
+            rows = self._rows("param_grad", named) if "param_grad" in self.kinds else []
+            plan = self.plans[optimizer] = Plan(count, named, rows, any(is_sharded(p) for p in every))
         return plan
 
     def covers(self, optimizer: Optimizer) -> bool:
@@ -72,9 +75,12 @@ class Parameters:
         for table, start, stop in self.written:
             table.forget(start, stop)
         begun = {table: (len(table.entries), table.used) for table in self.measure.tables.values()}
-        row = self.measure.row
-        grads = [(row("param_grad", name), p.grad) for name, p in self.of(optimizer).named if p.grad is not None]
-        self.measure.put_all([row for row, _ in grads], [grad for _, grad in grads])
+        plan = self.of(optimizer)
+        rows, there = plan.rows, [p.grad for _, p in plan.named]
+        grads = [grad for grad in there if grad is not None]
+        if len(grads) < len(there):
+            rows = [row for row, grad in zip(rows, there, strict=True) if grad is not None]
+        self.measure.put_all(rows, grads)
         scale = getattr(optimizer, "grad_scale", None)
         self.written = []
         for table in self.measure.tables.values():
@@ -88,14 +94,18 @@ class Parameters:
         return [row(kind, name) for name, _ in named]
 
     def after(self, optimizer: Optimizer) -> None:
+        if self.old:
+            self._updates(optimizer)
+        if "state" in self.kinds:
+            for name, parameter in self.of(optimizer).named:
+                self._state(name, optimizer.state.get(parameter, {}))
+
+    def _updates(self, optimizer: Optimizer) -> None:
         changed: Named = [(name, parameter) for name, parameter in self.of(optimizer).named if name in self.old]
         old = [self.old.pop(name) for name, _ in changed]
         new = [self._sample(name, parameter) for name, parameter in changed]
         self.measure.put_all(self._rows("update", changed), [a - b for a, b in zip(new, old, strict=True)])
         self.measure.put_all(self._rows("_old", changed), old)
-        if "state" in self.kinds:
-            for name, parameter in self.of(optimizer).named:
-                self._state(name, optimizer.state.get(parameter, {}))
 
     def _state(self, name: str, state: Mapping[str, Any]) -> None:
         for key, value in state.items():

@@ -7,7 +7,7 @@ in between is looked at. So a NaN is traced to the first call that had finite in
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,8 @@ class Passing:
         self.rows: dict[str | tuple[str, Leaf], int] = {}
         self.trained_in_mode = False
         self.attention = Attention()
+        self.readers: dict[str, bool] = {}  # does one hook tell all of a module? It was seen to leave its inputs as they are
+        self.missed_some = False
 
     def begin_step(self) -> None:
         """Forget the last step; gradients that come late belong to no step."""
@@ -59,6 +61,18 @@ class Passing:
         if frame.scratch is not None and frame.raised is None:
             self.guard(self._leave, frame, output)
 
+    def ended(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """``enter`` and ``leave`` in one, for ``readers``, on steps that take no samples and look at no gradients."""
+        self.guard(self._ended, path, module, args, kwargs, output)
+
+    def missed(self, path: str) -> None:
+        """From the next step on two hooks, of which the first sees to it that the second comes last."""
+        self.readers[path], self.missed_some = False, True
+
+    def _ended(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if self._training():
+            self._outputs(path, module, self._given(_tensors(args, kwargs)), output)
+
     def _training(self) -> bool:
         """Evaluation is no training: gradients are off, or the mode is not the one that optimizers step in."""
         if self.trained_in_mode and not self.model.training:
@@ -69,57 +83,68 @@ class Passing:
         """Leaves in ``scratch`` where the inputs were measured; None if the call is none of a training step."""
         if not self._training():
             return
-        tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
-        if self.grads:
-            frame.given = {id(t): 0 if t.is_inference() else t._version for t in tensors}
-        frame.scratch = given = []
-        if self.outputs and not frame.again:
-            for tensor in tensors:
-                place = self._known(tensor) or self._input(tensor)
-                if place is not None:
-                    given.append(place)
-
-        if self.outputs and self.measure.sampling and not frame.again:
+        tensors = _tensors(args, kwargs)
+        looks = self.outputs and not frame.again
+        sampled = looks and self.measure.sampling
+        if self.grads or sampled:
+            frame.given = {id(t): _version(t) for t in tensors}
+        frame.scratch = self._given(tensors) if looks else []
+        if sampled:
             frame.args, frame.kwargs = args, kwargs
             frame.facets = self.attention.begin_call(frame)
+
+    def _learn(self, frame: Frame) -> None:
+        """Did the call leave what it was given as it was?"""
+        given = _tensors(frame.args, frame.kwargs)
+        unwritten = all(frame.given.get(id(tensor)) == _version(tensor) for tensor in given)
+        self.readers[frame.path] = unwritten and self.readers.get(frame.path, True)
+        frame.args, frame.kwargs = (), {}  # so that no tensor lives longer
+
+    def _given(self, tensors: Sequence[Tensor]) -> list[Place]:
+        """Where what went into a call was measured."""
+        places = []
+        for tensor in tensors:
+            place = self._known(tensor) or self._input(tensor)
+            if place is not None:
+                places.append(place)
+        return places
 
     def _attended(self, frame: Frame) -> None:
         """Send along what the call attended with, under the name of the module."""
         for told in self.attention.end_call(frame, frame.facets):
             row = self._row(frame.path, ())
             self.measure.table(told.device).extra(told, partial(self.measure.units.attended, row))
-        frame.args, frame.kwargs = (), {}  # so that no tensor lives longer
 
     def _input(self, tensor: Tensor) -> Place | None:
         return self._remember(tensor, self.measure.put_range(tensor)) if tensor.is_floating_point() else None
 
     def _leave(self, frame: Frame, output: Any) -> None:
         if self.outputs and not frame.again:
-            self._outputs(frame, output)
+            if self.measure.sampling:
+                self._learn(frame)
+            self._outputs(frame.path, frame.module, frame.scratch, output)
         if self.grads and frame.again:
             self.gradients.watch_again(frame, output, "grad", self._arrive)
         elif self.grads:
             self.gradients.watch(frame, output, "grad", self._arrive)
 
-    def _outputs(self, frame: Frame, output: Any) -> None:
+    def _outputs(self, path: str, module: nn.Module, given: list[Place], output: Any) -> None:
         if isinstance(output, Tensor):
-            row = self.rows.get(frame.path, -1)
-            row = row if row >= 0 else self._row(frame.path, ())
-            place = self._output(frame, row, output)
+            row = self.rows[path] if path in self.rows else self._row(path, ())
+            place = self._output(module, row, given, output)
             if place is not None:
-                self.measure.calls.append(Call([row], [place], frame.scratch))
+                self.measure.calls.append(Call([row], [place], given))
             return
-        found = [(row := self._row(frame.path, leaf), self._output(frame, row, part)) for leaf, part in walk(output)]
+        found = [(row := self._row(path, leaf), self._output(module, row, given, part)) for leaf, part in walk(output)]
         rows, places = [row for row, place in found if place], [place for _, place in found if place]
-        self.measure.calls.append(Call(rows, places, frame.scratch))
+        self.measure.calls.append(Call(rows, places, given))
 
-    def _output(self, frame: Frame, row: int, tensor: Tensor) -> Place | None:
-        module = frame.module
+    def _output(self, module: nn.Module, row: int, given: list[Place], tensor: Tensor) -> Place | None:
         place = self._known(tensor)
         if place is not None and place.n:
             place.table.alias(row, place)
         else:
-            of = frame.scratch[0] if type(module) is nn.ReLU and frame.scratch else None
+            of = given[0] if type(module) is nn.ReLU and given else None
             place = self._remember(tensor, self.measure.put_row(row, tensor, of))
         if place is not None and self.measure.sampling:
             self.measure.types[row] = type(module)
@@ -156,7 +181,12 @@ class Passing:
         return place
 
 
-def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
-    if len(values) == 1 and isinstance(values[0], Tensor):
-        return [values[0]]
-    return [tensor for value in values for _, tensor in walk(value)]
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Tensor]:
+    if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+        return args
+    return [tensor for value in (*args, *kwargs.values()) for _, tensor in walk(value)]
+
+
+def _version(tensor: Tensor) -> int:
+    """Grows when somebody writes into it; tensors of inference mode have none."""
+    return 0 if tensor.is_inference() else tensor._version

@@ -46,60 +46,79 @@ class _Rows:
         kept[0].append(rows)
         kept[1].append(values)
 
-    def close(self) -> tuple[Array, Array]:
-        """Which series, and their values. The blocks come first: they hold every row, so names are in execution order."""
+    def whole(self) -> tuple[Array, Array]:
+        """Which series, and their values, of the blocks: they hold every row, so names are in execution order."""
         at, values = [np.array([], dtype=np.int64)], [np.array([])]
         for rows, block, present in self.blocks:
             firsts = self.memory.places(rows, self.names, LEAN)
             at.append((firsts[:, None] + np.arange(len(LEAN)))[present])
             values.append(block[present])
-        for statistic, (of_rows, of_values) in self.single.items():
-            at.append(self.memory.places(np.concatenate(of_rows), self.names, (statistic,)))
-            values.append(np.concatenate(of_values))
         return np.concatenate(at), np.concatenate(values)
+
+    def beside(self, at: Array, values: Array) -> tuple[Array, Array]:
+        """These, and those of the single values."""
+        every, numbers = [at], [values]
+        for statistic, (of_rows, of_values) in self.single.items():
+            every.append(self.memory.places(np.concatenate(of_rows), self.names, (statistic,)))
+            numbers.append(np.concatenate(of_values))
+        return np.concatenate(every), np.concatenate(numbers)
 
 
 @np.errstate(all="ignore")  # sums of what explodes are infinite, and that is the answer
 def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
     """Statistics of a step; series that are new are declared in ``memory``."""
-    return _like_the_last(step, measure) or _looked_up(step, measure, memory)
-
-
-def _like_the_last(step: Step, measure: Measure) -> Resolved | None:
-    told = measure.steady.statistics(step.tickets.values()) if _only_sums(step, measure) else None
-    return None if told is None else Resolved(step.step, told[0], told[1], [], told[2])
-
-
-def _only_sums(step: Step, measure: Measure) -> bool:
-    """Did the step bring nothing but rows of sums, of this process alone?"""
-    more = any(ticket.samples is not None or ticket.extras for ticket in step.tickets.values())
-    return not (more or step.dropped or measure.ranks is not None)
-
-
-def _looked_up(step: Step, measure: Measure, memory: Memory) -> Resolved:
-    found = _Rows(memory, measure.rows)
-    histograms: list[tuple[str, list[str], Array]] = []
     for receive, value in [extra for ticket in step.tickets.values() for extra in ticket.extras]:
         receive(value.numpy())
+    if step.dropped or measure.ranks is not None:
+        return _looked_up(step, measure, memory)
+    told = measure.steady.statistics(step.tickets.values())
+    if told is None:
+        return _looked_up(step, measure, memory)
+    at, values, norm = told
+    if not any(ticket.samples is not None or ticket.extras for ticket in step.tickets.values()):
+        return Resolved(step.step, at, values, [], norm)
+    found = _Rows(memory, measure.rows)
+    histograms = _sampled(step, measure, found)
+    return Resolved(step.step, *found.beside(at, values), histograms, norm)
+
+
+def _sampled(step: Step, measure: Measure, found: _Rows) -> list[tuple[str, list[str], Array]]:
+    """What samples and units tell; returns the histograms."""
+    histograms: list[tuple[str, list[str], Array]] = []
     for ticket in step.tickets.values():
-        rms = _block(ticket, step.dropped, measure, found)
-        _ratios(rms, measure, found)
         if ticket.samples is not None:
             histograms += read_samples(ticket, step.dropped, measure, found)
     measure.units.tell(found)
     _logits(step, measure, found)
+    return histograms
+
+
+def _looked_up(step: Step, measure: Measure, memory: Memory) -> Resolved:
+    found = _Rows(memory, measure.rows)
+    for ticket in step.tickets.values():
+        rms = _block(ticket, step.dropped, measure, found)
+        _ratios(rms, measure, found)
+    histograms = _sampled(step, measure, found)
     born = _births(step, measure)
     if measure.ranks is not None:
         born = _over_ranks(measure.ranks, measure, found, born)
     for row, value in born.items():
         found.add(row, "born", value)
     norm = float(np.sqrt(sum(found.squares))) if found.squares else None
-    at, values = found.close()
-    if not found.single and _only_sums(step, measure):
-        rows = [row for block in found.blocks for row in block[0].tolist()]
-        gradients = [i for i, row in enumerate(rows) if measure.rows[row][0] == "param_grad"]
-        measure.steady.learn(step.tickets.values(), at, np.array(gradients, dtype=np.int64))
-    return Resolved(step.step, at, values, histograms, norm)
+    at, values = found.whole()
+    if not step.dropped and measure.ranks is None:
+        measure.steady.learn(step.tickets.values(), at, _gradients(measure, found))
+    return Resolved(step.step, *found.beside(at, values), histograms, norm)
+
+
+def _gradients(measure: Measure, found: _Rows) -> Array | None:
+    """(rows,) how many numbers each is made of if it is the gradient of a parameter, else 0; None if none is."""
+    shares = [
+        n * (measure.rows[row][0] == "param_grad")
+        for rows, block, _ in found.blocks
+        for row, n in zip(rows.tolist(), block[:, LEAN.index("n")].tolist(), strict=True)
+    ]
+    return np.array(shares) if any(shares) else None
 
 
 def _block(ticket: Ticket, dropped: set[str], measure: Measure, found: _Rows) -> dict[int, float]:

@@ -15,6 +15,12 @@ from inspector.monitor.arrival import Arrival
 _ENOUGH = 64  # tensors that wait on the device before they are sent without waiting for a logged step
 
 
+def _number(value: Tensor) -> float:
+    if value.dtype is not torch.float32 or value.dim() or value.is_neg():  # the usual case takes no copy
+        value = torch.empty((), dtype=torch.float64).copy_(value.reshape(()))
+    return float(value.numpy())
+
+
 def check(scalars: Mapping[str, Any]) -> None:
     """Raises TypeError or ValueError for what is no single real number."""
     for name, value in scalars.items():
@@ -39,8 +45,7 @@ class Scalars:
         if not isinstance(value, Tensor):
             self.arrived.append((step, name, float(value)))
         elif value.device.type == "cpu":
-            number = torch.empty((), dtype=torch.float64).copy_(value.detach().reshape(()))
-            self.arrived.append((step, name, float(number.numpy())))
+            self.arrived.append((step, name, _number(value.detach())))
         else:
             self.waiting.append((step, name, value.detach().reshape(()).clone()))
             if len(self.waiting) >= _ENOUGH:

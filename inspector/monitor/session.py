@@ -13,7 +13,7 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
-from inspector.hooks.tap import mount, mount_traced
+from inspector.hooks.tap import mount, mount_endings, mount_traced
 from inspector.monitor.book import Book
 from inspector.monitor.boundary import Boundary
 from inspector.monitor.guard import Guard
@@ -56,6 +56,7 @@ class Session:
         self.skipped = Skipped(model)
         self.flying: deque[Step] = deque()
         self.mounted: ExitStack | None = None
+        self.briefly = False  # are the hooks that are mounted those of a step without samples?
         self.dues: dict[int, bool] = {}
         self.graph = (
             InGraph(model, chosen, self.measure, kinds) if is_compiled(model) and {"output", "grad"} & set(kinds) else None
@@ -129,11 +130,21 @@ class Session:
         if self.graph is not None:
             self.graph.begin_step()
             return
-        if due and self.mounted is None and {"output", "grad"} & set(self.kinds):
-            self.mounted = ExitStack()
-            self.mounted.enter_context(mount(self.chosen, enter=self.passing.enter, leave=self.passing.leave))
-        elif not due:
+        briefly = not self.measure.sampling and not self.passing.grads
+        if not due or briefly != self.briefly or self.passing.missed_some:
             self._unmount()
+        if due and self.mounted is None and {"output", "grad"} & set(self.kinds):
+            self._mount(briefly)
+
+    def _mount(self, briefly: bool) -> None:
+        """Where it is known how a module treats its inputs, one hook is enough while nothing but outputs is looked at."""
+        self.briefly, self.mounted, self.passing.missed_some = briefly, ExitStack(), False
+        readers = self.passing.readers if briefly else {}
+        pairs = {path: module for path, module in self.chosen.items() if not readers.get(path)}
+        self.mounted.enter_context(mount(pairs, enter=self.passing.enter, leave=self.passing.leave))
+        if readers:
+            brief = {path: module for path, module in self.chosen.items() if readers.get(path)}
+            self.mounted.enter_context(mount_endings(brief, self.passing.ended, self.passing.missed))
 
     def _unmount(self) -> None:
         if self.mounted is not None:
@@ -161,7 +172,7 @@ class Session:
                 return  # the norm follows from what was measured
         if self.parameters.of(optimizer).sharded or not self.schedule.looks(step):
             return  # the norm of a part is no norm
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [g for group in optimizer.param_groups for p in group["params"] if (g := p.grad) is not None]
         self.watch.look(step, gradients, scale, overflowed)
 
     def _after(self, optimizer: Optimizer) -> None:

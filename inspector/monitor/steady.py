@@ -3,18 +3,18 @@ up again, and one call of one_pass.c makes the statistics of all rows; whatever 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 
 from inspector.monitor.arrival import Array
 from inspector.monitor.merge import LEAN, Layout, layout_of, spread_is_told
 from inspector.monitor.one_pass import ONE_PASS
 from inspector.monitor.table import Entry
 
-_N, _RMS = LEAN.index("n"), LEAN.index("rms")
+_RMS = LEAN.index("rms")
 
 
 class Measured(Protocol):
@@ -30,29 +30,35 @@ class Measured(Protocol):
 
 
 class Plan(NamedTuple):
-    """What held for one ticket of the last step that was looked up."""
+    """What held for one ticket of the last step that was looked up, and room for its statistics."""
 
     marks: Any
     layout: Layout
-    where: tuple[int, int, int]  # the addresses of slots, elements and first parts
+    shifted: bool  # were all parts shifted before squaring?
+    room: Array  # (rows, LEAN)
+    where: tuple[int, int, int, int, int]  # the addresses of slots, elements and first parts, rows, the address of the room
+
+
+def _plan(marks: Any, layout: Layout) -> Plan:
+    room: Array = np.empty((len(layout.rows), len(LEAN)), dtype=np.float32)
+    where = layout.slots.ctypes.data, layout.n.ctypes.data, layout.ends.ctypes.data, len(room), room.ctypes.data
+    return Plan(marks, layout, bool(layout.shifted.all()), room, where)
 
 
 class Steady:
-    """Remembers one step: its plans, the series of its statistics, and which rows are gradients of parameters."""
+    """Remembers one step: its plans, the series of its statistics, and how much of each row is gradients of parameters."""
 
     def __init__(self) -> None:
         self.plans: list[Plan] = []
         self.at: Array = np.array([], dtype=np.int64)
-        self.gradients: Array = self.at
+        self.elements: Array | None = None  # (rows,) of gradients of parameters; 0 of what is none
 
-    def learn(self, tickets: Collection[Measured], at: Array, gradients: Array) -> None:
+    def learn(self, tickets: Collection[Measured], at: Array, elements: Array | None) -> None:
         """The statistics of these tickets, and nothing else, went to ``at``."""
         layouts = [layout_of(ticket.entries) for ticket in tickets]
-        self.plans, self.at, self.gradients = [], at, gradients
+        self.plans, self.at, self.elements = [], at, elements
         if ONE_PASS is not None and len(at) == len(LEAN) * sum(len(layout.rows) for layout in layouts):
-            for ticket, layout in zip(tickets, layouts, strict=True):
-                where = layout.slots.ctypes.data, layout.n.ctypes.data, layout.ends.ctypes.data
-                self.plans.append(Plan(ticket.marks, layout, where))
+            self.plans = [_plan(ticket.marks, layout) for ticket, layout in zip(tickets, layouts, strict=True)]
 
     def statistics(self, tickets: Collection[Measured]) -> tuple[Array, Array, float | None] | None:
         """(series, values, norm of the gradients); None where something is new or not finite."""
@@ -63,17 +69,17 @@ class Steady:
         if len(blocks) < len(parts) or not blocks:
             return None
         found = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        squares = found[self.gradients, _N].astype(np.float64) * np.square(found[self.gradients, _RMS], dtype=np.float64)
-        return self.at, found.reshape(-1), float(np.sqrt(squares.sum())) if len(squares) else None
+        if self.elements is None:
+            return self.at, found.reshape(-1), None
+        squares = self.elements @ np.square(found[:, _RMS], dtype=np.float64)
+        return self.at, found.reshape(-1), math.sqrt(squares)
 
 
 def _merged(plan: Plan, ticket: Measured) -> Array | None:
     """(rows, LEAN) if the ticket has the rows of the plan, and all is finite and within what float32 sums can tell."""
     if ONE_PASS is None or ticket.marks != plan.marks:
         return None
-    lines, rows = np.ascontiguousarray(ticket.numbers.numpy()), len(plan.layout.rows)
-    values = torch.empty(rows, len(LEAN))
-    if not ONE_PASS.merge(lines.ctypes.data, *plan.where, rows, values.data_ptr()):
+    lines = np.ascontiguousarray(ticket.numbers.numpy())
+    if not ONE_PASS.merge(lines.ctypes.data, *plan.where):
         return None
-    found: Array = values.numpy()
-    return found if plan.layout.shifted.all() or spread_is_told(found).all() else None
+    return plan.room.copy() if plan.shifted or spread_is_told(plan.room).all() else None

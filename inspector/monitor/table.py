@@ -61,14 +61,20 @@ class Table:
     def __init__(self, device: torch.device) -> None:
         self.device, self.on_cpu = device, device.type == "cpu"
         self.numbers = torch.zeros(256, 5, device=device)
+        self.start, self.lines = self._on_host()
         self.one_pass: OnePass | None = ONE_PASS if self.on_cpu else None
         self.samples: Tensor | None = None
         self.views: list[tuple[Tensor, ...]] = []
         self.ranges: tuple[Tensor, ...] = ()
         self.used = 0
         self.entries: list[Entry] = []
+        self.many: tuple[int, Sequence[int], Sequence[int], list[Entry]] = 0, [], [], []  # the last ones of write_all_dense
         self.sampled: list[tuple[int, int]] = []
         self.extras: list[tuple[Callable[[Array], None], Tensor]] = []
+
+    def _on_host(self) -> tuple[int, Array | None]:
+        """Where the lines are, and they as an array, if that is on the host."""
+        return (self.numbers.data_ptr(), self.numbers.numpy()) if self.on_cpu else (0, None)
 
     def write(
         self, row: int, value: Tensor, careful: bool = False, sample: bool = False, positive_of: Place | None = None
@@ -127,7 +133,10 @@ class Table:
         if sample:
             for i, (at, n) in enumerate(zip(where, sizes, strict=True)):
                 self._sample_dense(first + i, len(self.entries) + i, at, n)
-        self.entries += [(row, first + i, n, True) for i, (row, n) in enumerate(zip(rows, sizes, strict=True))]
+        if self.many[:2] != (first, rows) or self.many[2] != sizes:  # else as in the last step
+            many = [(row, first + i, n, True) for i, (row, n) in enumerate(zip(rows, sizes, strict=True))]
+            self.many = first, rows, sizes, many
+        self.entries += self.many[3]
 
     def write_all(self, rows: Sequence[int], values: Tensor, sample: bool = False) -> None:
         """Reduce each line of a matrix, of at most SAMPLE columns, in one go; always the careful way."""
@@ -174,7 +183,7 @@ class Table:
 
     def flush(self) -> Ticket:
         """Begin the copy to the host and leave the table empty."""
-        numbers = Arrival(self.numbers[: self.used])
+        numbers = Arrival(self.numbers[: self.used] if self.lines is None else self.lines[: self.used])
         samples = None if self.samples is None or not self.sampled else Arrival(self.samples[: self.used])
         extras = [(receive, Arrival(value)) for receive, value in self.extras]
         ticket = Ticket(self.entries, numbers, samples, self.sampled, extras)
@@ -198,6 +207,7 @@ class Table:
 
     def _grow(self) -> None:
         self.numbers = torch.cat([self.numbers, torch.zeros_like(self.numbers)])
+        self.start, self.lines = self._on_host()
         if self.samples is not None:
             self.samples = torch.cat([self.samples, torch.zeros_like(self.samples)])
 
@@ -213,7 +223,7 @@ class Table:
 
     def _line(self, slot: int) -> int:
         """The address of a slot."""
-        return self.numbers.data_ptr() + slot * _LINE
+        return self.start + slot * _LINE
 
     def _sample_dense(self, slot: int, entry: int, at: int, n: int) -> None:
         assert self.one_pass is not None

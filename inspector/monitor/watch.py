@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,11 @@ class Watch:
         self.recent: deque[float] = deque(maxlen=64)
 
     def look(self, step: int, gradients: Sequence[Tensor], scale: Tensor | None, found_inf: Tensor | None) -> None:
-        norm = total_norm(gradients)
+        known = norm_on_host(gradients)
+        if known is not None and scale is None and found_inf is None:
+            self.under_way.append((step, Arrival(np.array(known))))
+            return
+        norm = _norm_on_device(gradients) if known is None else torch.tensor(known)
         if norm is None:
             return
         if scale is not None:
@@ -56,16 +61,25 @@ class Watch:
         return jumped
 
 
+def norm_on_host(gradients: Sequence[Tensor]) -> float | None:
+    """The norm of all of them where they are dense numbers of this process; None where they are not, or are none."""
+    if ONE_PASS is None or not gradients or not all(map(is_dense, gradients)):
+        return None
+    where, sizes = addresses(gradients)
+    return math.sqrt(ONE_PASS.squares(where.buffer_info()[0], sizes.buffer_info()[0], len(gradients)))
+
+
 def total_norm(gradients: Sequence[Tensor]) -> Tensor | None:
     """The norm of all of them as one number, on a device where some of them are; None where there is none to speak of."""
+    known = norm_on_host(gradients)
+    return _norm_on_device(gradients) if known is None else torch.tensor(known)
+
+
+def _norm_on_device(gradients: Sequence[Tensor]) -> Tensor | None:
     values = [g if type(g) is Tensor and not g.requires_grad else local(g.detach()) for g in gradients]
     values = [value for value in values if value.layout is torch.strided]
     if not values:
         return None
-    if ONE_PASS is not None and all(is_dense(value) for value in values):
-        where, sizes = addresses(values)
-        squares = ONE_PASS.squares(where.buffer_info()[0], sizes.buffer_info()[0], len(values))
-        return torch.tensor(math.sqrt(squares))
     norms = [torch.stack(torch._foreach_norm(group, dtype=_wide(group[0]))) for group in _alike(values)]
     home = next((norm.device for norm in norms if norm.device.type != "cpu"), norms[0].device)  # the host would wait
     parts = [norm.to(home, torch.float32, non_blocking=True) for norm in norms]

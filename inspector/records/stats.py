@@ -150,14 +150,25 @@ class Stats(Mapping[str, Column]):
         if self._grids and (kind, statistic) in self._grids:
             return self._grids[kind, statistic]
         at = self._index().get((kind, statistic), [])
-        at = self._forward(at) if kind == "grad" and at else at
+        if not at:
+            return Grid([], self.steps[:0], np.zeros((0, 0)), np.zeros((0, 0), dtype=np.bool_))
+        at = self._forward(at) if kind == "grad" else at
         cells, there = self._picked(np.array(at, dtype=np.int64))
-        present, values = there.T, np.where(there, cells, np.nan).astype(np.float64).T
-        steps, some = self.steps, present.any(axis=0)
-        found = Grid([self.series[i].name for i in at], steps[some], values[:, some], present[:, some])
+        some = there.any(axis=1)
+        steps = self.steps
+        if not some.all():
+            steps, cells, there = steps[some], cells[some], there[some]
+        values = np.where(there, cells, np.nan).astype(np.float64)
+        found = Grid([self.series[i].name for i in at], steps, values.T, there.T)
         if self._grids is not None:
             self._grids[kind, statistic] = found
         return found
+
+    def steps_above(self, limit: float, *statistics: str) -> Column:
+        """The steps at which one of these statistics, of whatever kind and name, was larger than ``limit``."""
+        at = [i for (_, statistic), columns in self._index().items() if statistic in statistics for i in columns]
+        values, present = self._picked(np.array(sorted(at), dtype=np.int64))
+        return self.steps[((values > limit) & present).any(axis=1)]
 
     def _index(self) -> Columns:
         """The columns of each kind and statistic; made when first asked for, since rules ask often."""

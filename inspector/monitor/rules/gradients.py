@@ -21,8 +21,11 @@ def exploding(history: History) -> Iterator[Finding]:
     yield from _across_depth(history, grows=True)
     if len(norms) < 15 or not np.isfinite(norms[-5:]).all():
         return
+    highest = float(largest(norms[-80:-20], axis=0))
+    if norms[-5:].max() <= highest:
+        return
     now, before = window(norms, -5), max(window(norms, 0, 10), window(norms, -60, -5))
-    limit = max(10.0 * before, float(largest(norms[-80:-20], axis=0)))
+    limit = max(10.0 * before, highest)
     if now > limit and before > 0 and not _learning(history):
         name = _grew_most(history, int(steps[-5]))
         message = f"the gradient norm is {now:.3g}, {now / before:.0f} times what it was; most of all {name or 'everywhere'}"
@@ -68,17 +71,24 @@ def _across_depth(history: History, *, grows: bool) -> Iterator[Finding]:
     keep = [i for i, name in enumerate(grid.names) if name in mixing]
     if len(keep) < 2:
         return
-    size = np.nan_to_num(grid.values[keep], nan=0.0)
-    beyond = np.maximum.accumulate(size if grows else size[::-1])
-    top = beyond if grows else beyond[::-1]
-    share = size / np.where(top > 0, top, np.inf)
-    bad = (share < 1e-5) & grid.present[keep] & (top > 0)
-    some = Grid([grid.names[i] for i in keep], grid.steps, share, grid.present[keep])
+    size, present = np.nan_to_num(grid.values[keep], nan=0.0), grid.present[keep]
+    if not _far_below(size[:, -3:], present[:, -3:], grows)[1].all(axis=1).any():
+        return  # as nearly always, and that is told from three steps
+    share, bad = _far_below(size, present, grows)
+    some = Grid([grid.names[i] for i in keep], grid.steps, share, present)
     held = list(lasting(some, bad, 3))
     if not grows:
         held = [h for h in held if grid.steps[-1] - h.since >= 19]
     if held:
         yield _grown(held, some, size) if grows else _vanished(held)
+
+
+def _far_below(size: Column, present: Column, grows: bool) -> tuple[Column, Column]:
+    """Gradients (weights, steps) as shares of the largest that they are compared with, and which are too small."""
+    beyond = np.maximum.accumulate(size if grows else size[::-1])
+    top = beyond if grows else beyond[::-1]
+    share = size / np.where(top > 0, top, np.inf)
+    return share, (share < 1e-5) & present & (top > 0)
 
 
 def _vanished(held: list[Held]) -> Finding:
@@ -114,7 +124,9 @@ def loss_spike(history: History) -> Iterator[Finding]:
     name, steps, values = _loss(history)
     if len(values) < 25:
         return
-    for i in range(max(len(values) - 32, 20), len(values)):  # a look may come that late
+    late = max(len(values) - 32, 20)  # a look may come that late
+    before = values[late - 1 : -1]
+    for i in (late + np.flatnonzero(values[late:] > before + 0.25 * np.abs(before))).tolist():
         recent, after = values[max(i - 50, 0) : i], values[i : i + _STAYS]
         highest = float(recent.max() + 0.25 * abs(recent.max()))
         if not np.isfinite(values[i]) or values[i] <= highest:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from inspector.records.history import Finding, History
-from inspector.records.stats import Grid
 
 _SOURCE = "first call with finite inputs and a non-finite output, as in Hugging Face's debug_utils"
 
@@ -31,18 +30,12 @@ def nan(history: History) -> Iterator[Finding]:
 
 
 def _first_bad_step(history: History) -> int | None:
-    steps = [_bad_steps(history.stats.grid(kind, s)) for kind in _KINDS for s in ("nan", "inf")]
     watched, norms = history.watch.get("grad_norm", (np.array([]), np.array([])))
-    steps.append(watched[~np.isfinite(norms)])
-    every = np.concatenate(steps)
+    every = np.concatenate([history.stats.steps_above(0.0, "nan", "inf"), watched[~np.isfinite(norms)]])
     return int(every.min()) if len(every) else None
 
 
 _KINDS = ("output", "grad", "param_grad", "param", "update", "state")
-
-
-def _bad_steps(grid: Grid) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return grid.steps[(grid.values > 0).any(axis=0)] if len(grid.names) else np.array([], dtype=np.int64)
 
 
 def _at(history: History, kind: str, statistic: str, step: int) -> list[tuple[str, float]]:

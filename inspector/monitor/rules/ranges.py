@@ -13,7 +13,10 @@ from inspector.records.history import Finding, History
 def massive(history: History) -> Iterator[Finding]:
     """A few activations are a thousand times larger than the typical one of their layer, and over 100."""
     median, largest = (history.stats.grid("output", statistic) for statistic in ("median", "absmax"))
-    rows = [i for i, name in enumerate(largest.names) if name in median.names]
+    if not (largest.values > 100.0).any():
+        return
+    known = set(median.names)
+    rows = [i for i, name in enumerate(largest.names) if name in known]
     top = largest.values[rows][:, np.isin(largest.steps, median.steps)]
     if top.shape != median.values.shape:
         return
@@ -55,6 +58,8 @@ def low_precision(history: History) -> Iterator[Finding]:
     """In float16: a fifth of the values is too small to be held in full, or the largest is near the end of the range."""
     for kind in ("output", "grad", "param_grad", "param"):
         small = history.stats.grid(kind, "subnormal")
+        if not small.names:
+            continue  # none of it was float16
         large = history.stats.grid(kind, "absmax")
         for held in lasting(small, small.values > 0.2, 2):
             message = f"{100 * held.value:.0f} % of the {kind} of {held.name} are below what float16 holds in full precision"

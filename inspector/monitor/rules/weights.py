@@ -63,6 +63,8 @@ def poor_initialisation(history: History) -> Iterator[Finding]:
     other; or several layers answer zero, and still do two measured steps later. Of the spread two kinds are left out: what
     a norm follows, since it undoes any scale, and the last layer, which is often small on purpose and, with few units,
     spreads over samples only."""
+    if not len(history.stats.steps) or history.stats.steps[0] > 1:
+        return
     grid = history.stats.grid("output", "std")
     mixing = of_type(history, "Linear", "Conv1d", "Conv2d", "Conv3d")
     at = [i for i, name in enumerate(grid.names) if name in mixing]
@@ -119,7 +121,8 @@ def frozen(history: History) -> Iterator[Finding]:
     reached = {name for name, there in zip(grads.names, list(any_there), strict=True) if there}
     source = "AWS SageMaker Debugger's UnchangedTensor"
     trained = history.meta.get("parameters", {})
-    left_out = [p for p in trained if p not in stepped]
+    known = set(stepped)
+    left_out = [p for p in trained if p not in known]
     if left_out:
         message = f"{_named(left_out)} requires a gradient but is in no optimizer that was seen to step"
         advice = "Give it to the optimizer, or freeze it."
