@@ -1,13 +1,16 @@
 """What does monitoring cost? Paired ratios of step times, beside whether the numbers are right.
 
-    python benchmarks/monitor.py [--rounds 12] [--threads 1] [--only NAME] [--tools NAME] [--compiled] [--device cuda]
+    python benchmarks/monitor.py [--rounds 12] [--pairs 3] [--threads 1] [--only NAME] [--tools NAME] [--compiled]
+                                 [--device cuda] [--stretch 20]
 
 A step of the plain loop and one of the monitored loop are timed in turn, so that what else the machine does hits both alike
 (on a GPU give --stretch 20: steps that run ahead of the device must not be timed one by one). The ratio is of medians, taken
 for each place in ten steps on its own, because a monitor does not do the same at each: CPU time of this process with one
-thread, time on the wall with several or on a GPU. "right" says whether a tool's gradient norm of one layer is the one that
-the optimizer applied, under accumulation over two micro-batches and clipping; "-" where a tool gives no such number.
-"bare" reads every output and every gradient once with torch, and keeps nothing: what any monitor at least has to do.
+thread, time on the wall with several or on a GPU. Where a model lies in memory makes a percent of difference, so the median
+of several pairs of models is told; "nothing" is a loop that is not watched, and shows what is left of noise.
+"right" says whether a tool's gradient norm of one layer is the one that the optimizer applied, under accumulation over two
+micro-batches and clipping; "-" where a tool gives no such number. "bare" reads every output and every gradient once with
+torch, and keeps nothing: what any monitor at least has to do.
 """
 
 from __future__ import annotations
@@ -248,6 +251,7 @@ def wandb_watch(model: nn.Module) -> Iterator[Norms]:
 RIGHT: list[str] = []  # names the tool whose numbers are being checked
 
 TOOLS: dict[str, Callable[[nn.Module], object]] = {
+    "nothing": nothing,
     "Monitor every=1": ours(1),
     "Monitor every=10": ours(10),
     "bare": bare,
@@ -277,7 +281,14 @@ def clock(given: argparse.Namespace) -> float:
 
 
 def ratio(make: Callable[[], Model], tool: Callable[[nn.Module], object], given: argparse.Namespace) -> tuple[float, float]:
-    """(monitored / plain, milliseconds of a plain step)."""
+    """(monitored / plain, milliseconds of a plain step): medians over pairs of models."""
+    pairs = [one_pair(make, tool, given) for _ in range(given.pairs)]
+    return statistics.median(r for r, _ in pairs), statistics.median(ms for _, ms in pairs)
+
+
+def one_pair(
+    make: Callable[[], Model], tool: Callable[[nn.Module], object], given: argparse.Namespace
+) -> tuple[float, float]:
     model, x, y = (part.to(given.device) for part in make())
     torch.compiler.reset()
     both = [torch.compile(m) if given.compiled else m for m in (model, copy.deepcopy(model))]
@@ -337,6 +348,7 @@ def size() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=12, help="of ten stretches each")
+    parser.add_argument("--pairs", type=int, default=3, help="of models, one watched and one not")
     parser.add_argument("--stretch", type=int, default=1, help="steps that are timed together")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="models with this in their name")

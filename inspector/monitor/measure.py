@@ -55,6 +55,7 @@ class Measure:
         self.sharded: set[int] = set()  # rows of which each rank holds a part
         self.keys: dict[float, tuple[str, str]] = {}  # what the ranks call the rows
         self.steady = Steady()
+        self.samples: Any = None  # what samples.py worked out for the last step with samples
         self.half: set[int] = set()  # rows of float16, whose range is small
         self.dense = self.table(torch.device("cpu")) if ONE_PASS is not None else None  # where dense tensors are reduced
 

@@ -21,14 +21,14 @@ class OnePass(NamedTuple):
     ``many(addresses, sizes, count, line)`` for several, line after line; both sums are of what exceeds the shift.
     ``squares(addresses, sizes, count)`` is the sum of all squares, ``sample(address, step, count, to)`` copies every step-th
     number. The others work on what was measured: ``merge(lines, slots, n, first, rows, to)`` and
-    ``bins(samples, rows, width, taken, offset, bins, counts)``; see one_pass.c."""
+    ``bins(samples, lines, rows, width, taken, offset, bins, counts)``; see one_pass.c."""
 
     one: Callable[[int, int, int], None]
     many: Callable[[int, int, int, int], None]
     squares: Callable[[int, int, int], float]
     sample: Callable[[int, int, int, int], None]
     merge: Callable[[int, int, int, int, int, int], int]
-    bins: Callable[[int, int, int, int, int, int, int], None]
+    bins: Callable[[int, int, int, int, int, int, int, int], None]
 
 
 _SIGNATURES: dict[str, tuple[Any, str]] = {  # in the order of OnePass: what each answers with, and takes (p: an address)
@@ -37,7 +37,7 @@ _SIGNATURES: dict[str, tuple[Any, str]] = {  # in the order of OnePass: what eac
     "square_sum": (ctypes.c_double, "ppi"),
     "sample": (None, "piip"),
     "merge": (ctypes.c_int, "ppppip"),
-    "bins": (None, "piipiip"),
+    "bins": (None, "ppiipiip"),
 }
 
 

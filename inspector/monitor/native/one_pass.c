@@ -108,14 +108,14 @@ EXPORT void inspector_sample(const float *x, int64_t step, int64_t count, float 
     for (int64_t i = 0; i < count; i++) out[i] = x[i * step];
 }
 
-/* counts[r, b]: how many of the first taken[r] numbers of line r have a magnitude in bin b: zero, powers of two by their
-   exponent from -offset (and all that is smaller) on, and, last, what is no number. */
-EXPORT void inspector_bins(const float *x, int64_t rows, int64_t width, const int64_t *taken, int64_t offset, int64_t bins,
-                           int64_t *counts) {
+/* counts[r, b]: how many of the first taken[r] numbers of line lines[r] have a magnitude in bin b: zero, powers of two by
+   their exponent from -offset (and all that is smaller) on, and, last, what is no number. */
+EXPORT void inspector_bins(const float *x, const int64_t *lines, int64_t rows, int64_t width, const int64_t *taken,
+                           int64_t offset, int64_t bins, int64_t *counts) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < taken[r]; i++) {
             uint32_t bits;
-            memcpy(&bits, x + r * width + i, sizeof bits);
+            memcpy(&bits, x + lines[r] * width + i, sizeof bits);
             const int64_t exponent = (bits >> 23) & 0xFF, power = exponent - 127 + offset;
             int64_t bin = power < 1 ? 1 : power > bins - 2 ? bins - 2 : power;
             if (exponent == 0xFF) bin = bins - 1;
