@@ -18,6 +18,7 @@ from inspector.monitor import Monitor
 from inspector.records import Assessment, Comparison, History, Samples, Store, Summary, Task
 from inspector.summary import summary
 from inspector.viz import Figure, plot_attention
+from inspector.viz.scales import colour_bar, sequential
 
 SAMPLES = 12  # explained per model; deletion and insertion cost a few hundred runs each
 GRADIENTS = ("saliency", "input_x_gradient", "integrated_gradients")
@@ -135,8 +136,9 @@ def looks(model: nn.Module, samples: Samples) -> Figure:
     """Where each step looks back to, for one digit."""
     with capture(model, "softmax") as store:
         model(samples.inputs)
-    figure = Figure(natural=(6.4, 5.6))
-    plot_attention(store.at("softmax")[0], ax=figure.add_subplot())
+    weights, figure = store.at("softmax")[0], Figure(natural=(6.4, 5.6))
+    ax, scale = figure.add_subplot(), sequential(weights)
+    colour_bar(ax, plot_attention(weights, scale=scale, ax=ax), scale, "share of the look")
     figure.head(
         "Attention of the softmax, sample 0", "a row for each step of the LSTM, which looks at all rows of the digit"
     )

@@ -146,6 +146,6 @@ def plot_thumbnails(mosaics: dict[str, Array], *, ax: Axes | None = None, most: 
         some = f"{len(kept)} of {len(maps)}" if len(kept) < len(maps) else f"{len(maps)}"
         size = "×".join(map(str, maps.shape[1:]))
         dead = int((activity(maps) == 0).sum())
-        labels.append(f"{shorten(name, 17)}\n{some}, {size}{f', {dead} dead' if dead else ''}\n{scale.range_text}")
+        labels.append(f"{shorten(name, 17)}\n{some}, {size}\n{scale.range_text}{f', {dead} dead' if dead else ''}")
     board.label_columns(labels)
     return drawn
