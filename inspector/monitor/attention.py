@@ -36,7 +36,8 @@ class Attention(Watch):
         return self.begin(wanted) if wanted or stock or self.on else None
 
     def end_call(self, frame: Frame, outer: Outer) -> list[Tensor]:
-        self.without[frame.path] += 1 if not self.found else -self.without[frame.path]
+        if frame.raised is None:
+            self.without[frame.path] = 0 if self.found else self.without[frame.path] + 1
         found = [one for one in self.found or [] if isinstance(one, Tensor)]
         self.end(outer)
         if frame.raised is None and is_stock(frame.module):

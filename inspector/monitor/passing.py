@@ -120,7 +120,7 @@ class Passing:
 
     def _leave(self, frame: Frame, output: Any) -> None:
         if self.outputs and not frame.again:
-            if self.measure.sampling:
+            if frame.args or frame.kwargs:
                 self._learn(frame)
             self._outputs(frame.path, frame.module, frame.scratch, output)
         if self.grads and frame.again:

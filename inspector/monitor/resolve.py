@@ -69,13 +69,13 @@ def resolve(step: Step, measure: Measure, memory: Memory) -> Resolved:
     """Statistics of a step; series that are new are declared in ``memory``."""
     for receive, value in [extra for ticket in step.tickets.values() for extra in ticket.extras]:
         receive(value.numpy())
-    if step.dropped or measure.ranks is not None:
-        return _looked_up(step, measure, memory)
-    told = measure.steady.statistics(step.tickets.values())
+    sampled = any(ticket.samples is not None or ticket.extras for ticket in step.tickets.values())
+    new = step.dropped or measure.ranks is not None or (sampled and not measure.steady.shifted)
+    told = None if new else measure.steady.statistics(step.tickets.values())
     if told is None:
         return _looked_up(step, measure, memory)
     at, values, norm = told
-    if not any(ticket.samples is not None or ticket.extras for ticket in step.tickets.values()):
+    if not sampled:
         return Resolved(step.step, at, values, [], norm)
     found = _Rows(memory, measure.rows)
     histograms = _sampled(step, measure, found)

@@ -60,6 +60,11 @@ class Steady:
         if ONE_PASS is not None and len(at) == len(LEAN) * sum(len(layout.rows) for layout in layouts):
             self.plans = [_plan(ticket.marks, layout) for ticket, layout in zip(tickets, layouts, strict=True)]
 
+    @property
+    def shifted(self) -> bool:
+        """Were all values shifted before squaring? Else who looks a step up finds those that should have been."""
+        return all(plan.shifted for plan in self.plans)
+
     def statistics(self, tickets: Collection[Measured]) -> tuple[Array, Array, float | None] | None:
         """(series, values, norm of the gradients); None where something is new or not finite."""
         if len(tickets) != len(self.plans):
