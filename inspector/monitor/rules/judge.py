@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,15 +49,6 @@ def weights(history: History) -> set[str]:
     axes one alone is longer than 1. What is called no weight and is in a module of one's own is more often a table of
     positions than a matrix: it counts where most are such."""
     modules, shapes = history.meta.get("modules", {}), history.meta.get("parameters", {})
-    if not (_latest and _latest[0] is modules and _latest[1] is shapes):  # several rules ask, look after look
-        _latest[:] = [modules, shapes, _mixing(modules, shapes)]
-    return set(_latest[2])
-
-
-_latest: list[Any] = []
-
-
-def _mixing(modules: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> set[str]:
     known = {name for name, shape in shapes.items() if len(shape) > 1 and modules.get(owner(name)) in MIXING}
     others = {name for name, shape in shapes.items() if sum(n > 1 for n in shape) > 1} - known
     others = {name for name in others if "Embedding" not in modules.get(owner(name), "")}
