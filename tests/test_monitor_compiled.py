@@ -7,10 +7,15 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from inspector import Monitor
+from inspector.monitor import ingraph
 
 pytestmark = pytest.mark.slow
+writes_in_backward = pytest.mark.skipif(
+    not ingraph._backward_may_write(), reason="a compiled backward of this torch may not write; the monitor says so"
+)
 
 
 def mlp():
@@ -110,6 +115,7 @@ def true_gradients(eager, x):
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
+@writes_in_backward
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_gradients_of_outputs_of_a_compiled_model_are_the_true_ones_in_one_graph(backend):
     torch.compiler.reset()
@@ -131,6 +137,7 @@ def test_gradients_of_outputs_of_a_compiled_model_are_the_true_ones_in_one_graph
             assert found["max"] == pytest.approx(grad.max().item(), rel=1e-5)
 
 
+@writes_in_backward
 def test_watching_gradients_changes_nothing_in_a_compiled_model():
     eager, x = Shortcut(), torch.randn(5, 4)
     found = []
@@ -148,6 +155,7 @@ def test_watching_gradients_changes_nothing_in_a_compiled_model():
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@writes_in_backward
 def test_two_compiled_instances_of_one_class_are_watched_at_once():
     torch.compiler.reset()
     models = [mlp(), mlp()]
@@ -165,6 +173,7 @@ def test_two_compiled_instances_of_one_class_are_watched_at_once():
         assert grads == pytest.approx((2 * output).square().mean().sqrt().item(), rel=1e-5)
 
 
+@writes_in_backward
 def test_a_part_that_is_compiled_and_a_part_that_is_not_are_both_measured():
     torch.compiler.reset()
     eager = nn.Sequential(mlp(), nn.Linear(2, 2))
@@ -179,6 +188,7 @@ def test_a_part_that_is_compiled_and_a_part_that_is_not_are_both_measured():
     assert rms(monitor.history, "0.0", 2) == pytest.approx(eager[0][0](x).square().mean().sqrt().item(), rel=1e-5)
 
 
+@writes_in_backward
 def test_forwards_and_backwards_may_come_in_any_order():
     torch.compiler.reset()
     eager, x = mlp(), torch.randn(5, 4)
@@ -205,6 +215,7 @@ class Both(nn.Module):
         return {"used": h * 2, "unused": h * 3}
 
 
+@writes_in_backward
 def test_an_output_that_no_gradient_reaches_does_no_harm_to_a_compiled_model():
     torch.compiler.reset()
     model = torch.compile(Both(), fullgraph=True, backend="aot_eager")
@@ -253,7 +264,9 @@ def train_loop(what, break_at):
     return monitor
 
 
-@pytest.mark.parametrize("what", [("output", "param_grad"), ("output", "grad", "param_grad")])
+@pytest.mark.parametrize(
+    "what", [("output", "param_grad"), pytest.param(("output", "grad", "param_grad"), marks=writes_in_backward)]
+)
 def test_the_module_that_made_a_nan_in_a_compiled_model_is_named_by_execution_order(what):
     (finding,) = train_loop(what, break_at=3).findings
     assert (finding.rule, finding.name, finding.step) == ("nan", "block.1", 3)
@@ -261,6 +274,7 @@ def test_the_module_that_made_a_nan_in_a_compiled_model_is_named_by_execution_or
     assert "gradient" not in finding.message
 
 
+@writes_in_backward
 def test_a_nan_of_a_compiled_backward_is_named_where_it_came_first():
     torch.compiler.reset()
     eager = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
@@ -276,6 +290,7 @@ def test_a_nan_of_a_compiled_backward_is_named_where_it_came_first():
     assert "gradient of the output of the model has NaN or Inf, the first by execution order" in finding.message
 
 
+@writes_in_backward
 def test_rows_of_a_compiled_model_are_in_execution_order_and_nested_outputs_have_their_names():
     stats = train_loop(("output", "grad"), break_at=9).history.stats
     outputs = ["cell", "block.0", "block.1", "block.2", "block", "last", "[logits]", "[hidden][0]"]
@@ -288,7 +303,7 @@ class Many(nn.Module):
         return collections.OrderedDict(many=[x + i for i in range(6)], odd=collections.UserDict(x=x))
 
 
-@pytest.mark.parametrize("what", ["output", ("output", "grad")])
+@pytest.mark.parametrize("what", ["output", pytest.param(("output", "grad"), marks=writes_in_backward)])
 def test_what_is_not_measured_of_a_compiled_model_is_listed_once(what):
     torch.compiler.reset()
     eager = nn.Sequential(nn.Linear(4, 4), Many())
@@ -302,3 +317,121 @@ def test_what_is_not_measured_of_a_compiled_model_is_listed_once(what):
     (told,) = warned
     assert "not measured while the model is compiled: 1" in str(told.message)
     assert {f"1[many][{i}]" for i in range(4)} <= set(monitor.history.stats.where(kind="output").unique("name"))
+
+
+def around(model, **options):
+    """A compiled function that calls a model which is not compiled itself."""
+    return torch.compile(lambda x: model(x).square().mean(), backend="aot_eager", **options)
+
+
+def stepped(run, model, monitor_of, steps=12):
+    """Trains; returns the monitor and what was warned."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with warnings.catch_warnings(record=True) as said, monitor_of() as monitor:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            optimizer.zero_grad()
+            run(torch.randn(4, 6)).backward()
+            optimizer.step()
+    return monitor, [str(w.message) for w in said if w.category is RuntimeWarning]
+
+
+def small():
+    torch.compiler.reset()
+    return nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_compiled_function_around_a_model_is_left_whole_and_what_is_unseen_is_said_with_the_cure(every):
+    model = small()
+    counters.clear()
+    monitor, said = stepped(around(model, fullgraph=True), model, lambda: Monitor(model, every=every))
+    assert len(said) == 1
+    assert "and 3 more modules ran inside a compiled function" in said[0]
+    assert "call model.compile()" in said[0]
+    assert not monitor.history.stats.grid("output", "rms").names
+    assert len(monitor.history.stats.grid("param_grad", "rms").names) == 4
+    assert counters["stats"]["unique_graphs"] <= 2
+    assert not counters["graph_break"]
+
+
+def test_the_cure_for_a_compiled_function_around_a_model_is_one():
+    model = small()
+    model.compile(backend="aot_eager")
+    monitor, said = stepped(around(model, fullgraph=True), model, lambda: Monitor(model, every=1))
+    assert said == []
+    assert monitor.history.stats.grid("output", "n").values[:, -1].tolist() == [24.0, 24.0, 8.0, 8.0]
+
+
+def test_a_function_that_was_compiled_before_the_monitor_started_is_told_of():
+    model = small()
+    run = around(model)
+    run(torch.randn(4, 6)).backward()
+    _, said = stepped(run, model, lambda: Monitor(model, every=3))
+    assert len(said) == 1
+    assert "compiled before the monitor started" in said[0]
+
+
+def test_a_part_that_a_compiled_function_runs_is_named_and_the_rest_is_measured():
+    model = small()
+    part = torch.compile(lambda x: model[2](x), backend="aot_eager")
+    monitor, said = stepped(lambda x: part(model[1](model[0](x))).sum(), model, lambda: Monitor(model, every=1))
+    assert len(said) == 1
+    assert said[0].startswith("2 ran inside a compiled function")
+    assert monitor.history.stats.grid("output", "n").names == ["0", "1"]
+    assert monitor.history.stats.grid("output", "n").steps.tolist() == list(range(1, 13))
+
+
+def test_a_model_that_runs_in_a_transform_only_is_told_of_and_one_that_runs_beside_it_is_measured():
+    model = nn.Linear(6, 2)
+
+    def each(x):
+        return torch.func.vmap(lambda row: torch.func.functional_call(model, dict(model.named_parameters()), row))(x).sum()
+
+    monitor, said = stepped(each, model, lambda: Monitor(model, every=1), steps=4)
+    assert len(said) == 1
+    assert "torch.func transform" in said[0]
+    assert not monitor.history.stats.grid("output", "n").names
+    monitor, said = stepped(lambda x: each(x) + model(x).sum(), model, lambda: Monitor(model, every=1), steps=4)
+    assert said == []
+    assert monitor.history.stats.grid("output", "n").values.tolist() == [[8.0] * 4]
+
+
+def test_modules_of_which_none_runs_are_told_of_once():
+    model = small()
+    rare = nn.ModuleDict({"used": model, "unused": nn.Linear(2, 2)})
+    _, said = stepped(lambda x: model(x).sum(), model, lambda: Monitor(rare, where="unused", every=1))
+    assert len(said) == 1
+    assert "none of them runs" in said[0]
+
+
+def test_monitors_of_compiled_models_leave_the_compiler_as_it_was_in_whatever_order_they_stop():
+    from torch._dynamo import config
+
+    before = config.skip_nnmodule_hook_guards
+    first, second = (Monitor(compiled(mlp())).start() for _ in range(2))
+    assert not config.skip_nnmodule_hook_guards
+    first.stop()
+    assert not config.skip_nnmodule_hook_guards
+    second.stop()
+    assert config.skip_nnmodule_hook_guards is before
+
+
+@pytest.mark.parametrize("what", ["grad", ("output", "grad", "param_grad")])
+def test_where_a_compiled_backward_may_not_write_gradients_of_outputs_are_left_out_and_that_is_said(monkeypatch, what):
+    monkeypatch.setattr(ingraph, "_backward_may_write", lambda: False)
+    torch.compiler.reset()
+    model = torch.compile(mlp(), backend="aot_eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with Monitor(model, every=1, what=what) as monitor:
+            for _ in range(3):
+                first, second = model(torch.randn(3, 4)), model(torch.randn(3, 4))
+                first.sum().backward()
+                second.sum().backward()
+                optimizer.step()
+    (one,) = [str(w.message) for w in said if w.category is RuntimeWarning]
+    assert 'leave "grad" out of what=' in one
+    assert not monitor.history.stats.grid("grad", "rms").names
+    assert len(monitor.history.stats.grid("output", "rms").names) == (4 if "output" in what else 0)

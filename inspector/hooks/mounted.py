@@ -31,6 +31,7 @@ class Mounted:
         self.enter, self.leave, self.began = enter, leave, began
         self.ended: Ended | None = None
         self.missed: Callable[[str], None] | None = None
+        self.compiled: dict[str, bool] = {}  # modules that ran inside a compiled function around the model, unseen
         self.last = self.numbers = True
         self.thread = get_ident()
         self.outer: BaseException | None = None  # what the caller was handling when the outermost module was called
@@ -69,6 +70,7 @@ class Hook:
         self.module: nn.Module | None = module
         self.pres: Hooks = module._forward_pre_hooks  # type: ignore[assignment]  # torch's annotation says less
         self.posts: Hooks = module._forward_hooks  # type: ignore[assignment]  # as above
+        block.compiled[path] = False
         block.hooks[path] = self  # first, so that an interrupt finds what to take away
         self._install(module, block.id)
 
@@ -96,6 +98,9 @@ class Hook:
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         block = self.block
+        if not block.numbers and _compiling():
+            block.compiled[self.path] = True  # dynamo keeps this assignment, and runs it with the graph
+            return None
         stack = block.stack
         if block.numbers and (_interpreters() is not None or (not stack and (_tracing() is not None or _compiling()))):
             refuse_transforms()
@@ -125,6 +130,8 @@ class Hook:
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         block = self.block
+        if not block.numbers and _compiling():
+            return None
         stack = block.stack if get_ident() == block.thread else block.stacks.get(get_ident())
         if not stack or stack[-1].hook is not self or module is not self.module:
             return None  # a call of a copy, of another thread, or from before the block opened
@@ -153,6 +160,9 @@ class Ending(Hook):
 
     def end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         block = self.block
+        if _compiling():
+            block.compiled[self.path] = True
+            return
         if get_ident() != block.thread or module is not self.module or (_graph_task() != -1 and recomputing()):
             return
         if next(reversed(self.posts), None) != block.id and keep_last(self.posts, block.id):

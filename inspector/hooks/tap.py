@@ -58,7 +58,7 @@ def mount(
 
 
 @contextmanager
-def mount_endings(modules: Mapping[str, nn.Module], ended: Ended, missed: Callable[[str], None]) -> Iterator[None]:
+def mount_endings(modules: Mapping[str, nn.Module], ended: Ended, missed: Callable[[str], None]) -> Iterator[Mounted]:
     """``mount`` for who only wants to see what a call that returned was given and answers: ``ended(path, module, args,
     kwargs, output)``. Recomputations are not told. ``missed(path)``: a call whose answer could not be told, because
     somebody else's hook, which may change it, had come to stand behind ours; it does so for the next call no more."""
@@ -69,7 +69,7 @@ def mount_endings(modules: Mapping[str, nn.Module], ended: Ended, missed: Callab
             if not isinstance(module, torch.jit.ScriptModule):
                 Ending(mounted, path, module)
         observing(mounted.id)
-        yield
+        yield mounted
     finally:
         mounted.close()
 

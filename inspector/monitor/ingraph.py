@@ -9,8 +9,7 @@ which was the first whose output was not finite.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,14 @@ def is_compiled(model: nn.Module) -> bool:
     return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
 
 
+def _backward_may_write() -> bool:
+    """Until torch kept what a backward writes to apart from what a forward saved, the second of two backwards that wait
+    at once found the buffer changed, and raised in the user's loop."""
+    from torch._functorch._aot_autograd.schemas import ViewAndMutationMeta
+
+    return "num_tensors_saved_with_no_vc_check" in ViewAndMutationMeta.__dataclass_fields__
+
+
 def _wrapped(model: nn.Module) -> list[nn.Module]:
     """The modules whose own hooks torch.compile runs before and after its graph, and would compile one by one."""
     from torch._dynamo import config
@@ -37,20 +44,6 @@ def _wrapped(model: nn.Module) -> list[nn.Module]:
     inner = [getattr(module, "_orig_mod", None) for module in model.modules()]
     modules = [module for module in inner if isinstance(module, nn.Module)]
     return [module for module in modules if not config.wrap_top_frame and not check(module.forward)]
-
-
-@contextmanager
-def hook_guards() -> Iterator[None]:
-    """What is compiled inside is bound to the hooks of its own model: otherwise another instance of the same class, with
-    or without hooks, would run this one's code."""
-    from torch._dynamo import config
-
-    before = config.skip_nnmodule_hook_guards
-    config.skip_nnmodule_hook_guards = False
-    try:
-        yield
-    finally:
-        config.skip_nnmodule_hook_guards = before
 
 
 class InGraph:
@@ -62,6 +55,9 @@ class InGraph:
         whole = _wrapped(model)
         self.outside = {path for path, module in chosen.items() if any(module is outer for outer in whole)}
         self.kinds = [kind for kind in ("output", "grad") if kind in kinds]
+        if "grad" in self.kinds and not _backward_may_write():
+            warnings.warn(_OLD.format(torch.__version__), RuntimeWarning, stacklevel=2)
+            self.kinds.remove("grad")
         self.half = len(chosen) * LEAVES  # the rows of outputs; those of gradients follow
         device = next((p.device for m in chosen.values() for p in m.parameters()), torch.device("cpu"))
         self.empty = torch.tensor(EMPTY, device=device).repeat(self.half, 1)
@@ -88,7 +84,7 @@ class InGraph:
     def entries(self, numbers: Array) -> list[Entry]:
         """The rows that something was written to, in the order in which it first was."""
         n = numbers[:, N]
-        if not self.checked and not n.any():
+        if self.kinds and not self.checked and not n.any():
             warnings.warn(_TOO_LATE, RuntimeWarning, stacklevel=2)
         self.checked = True
         self._tell_missed(numbers[::LEAVES, MISSED])
@@ -114,6 +110,11 @@ class InGraph:
 _TOO_LATE = (
     "the model was compiled before the monitor was attached, so its hooks never fire, and outputs and their gradients are "
     "not measured; start the monitor before the first compiled run, or call torch.compiler.reset() after starting it"
+)
+
+_OLD = (
+    "gradients of outputs are not measured inside a compiled model with torch {}, which would refuse a second backward; "
+    'take torch 2.11 or later, or leave "grad" out of what='
 )
 
 _NOT_MEASURED = (

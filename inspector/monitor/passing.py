@@ -42,12 +42,14 @@ class Passing:
         self.attention = Attention()
         self.readers: dict[str, bool] = {}  # does one hook tell all of a module? It was seen to leave its inputs as they are
         self.missed_some = False
+        self.transformed = False  # did a module run inside a transform of torch.func in this step?
 
     def begin_step(self) -> None:
         """Forget the last step; gradients that come late belong to no step."""
         self.gradients.open = False
         self.gradients = Gradients()
         self.seen.clear()
+        self.transformed = False
         self.attention.take_out()
 
     def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -77,7 +79,10 @@ class Passing:
         """Evaluation is no training: gradients are off, or the mode is not the one that optimizers step in."""
         if self.trained_in_mode and not self.model.training:
             return False
-        return (torch.is_grad_enabled() or bool(checkpointing())) and _functorch() is None
+        if _functorch() is not None:
+            self.transformed = True
+            return False
+        return torch.is_grad_enabled() or bool(checkpointing())
 
     def _enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Leaves in ``scratch`` where the inputs were measured; None if the call is none of a training step."""

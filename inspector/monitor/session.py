@@ -13,11 +13,13 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
+from inspector.hooks.eager import hook_guards
+from inspector.hooks.mounted import Mounted
 from inspector.hooks.tap import mount, mount_endings, mount_traced
 from inspector.monitor.book import Book
 from inspector.monitor.boundary import Boundary
 from inspector.monitor.guard import Guard
-from inspector.monitor.ingraph import InGraph, hook_guards, is_compiled
+from inspector.monitor.ingraph import InGraph, is_compiled
 from inspector.monitor.measure import Measure, Step
 from inspector.monitor.parameters import Parameters, named
 from inspector.monitor.passing import Passing
@@ -26,6 +28,7 @@ from inspector.monitor.resolve import resolve
 from inspector.monitor.scalars import Scalars
 from inspector.monitor.schedule import Schedule
 from inspector.monitor.skipped import Skipped
+from inspector.monitor.unseen import Unseen
 from inspector.monitor.watch import Watch
 
 _SAMPLE_EVERY = 10  # steps between two looks at samples (zero fraction, histogram), which cost more than sums do
@@ -56,6 +59,8 @@ class Session:
         self.skipped = Skipped(model)
         self.flying: deque[Step] = deque()
         self.mounted: ExitStack | None = None
+        self.blocks: list[Mounted] = []
+        self.unseen = Unseen()
         self.briefly = False  # are the hooks that are mounted those of a step without samples?
         self.dues: dict[int, bool] = {}
         self.graph = (
@@ -140,11 +145,12 @@ class Session:
         """Where it is known how a module treats its inputs, one hook is enough while nothing but outputs is looked at."""
         self.briefly, self.mounted, self.passing.missed_some = briefly, ExitStack(), False
         readers = self.passing.readers if briefly else {}
-        pairs = {path: module for path, module in self.chosen.items() if not readers.get(path)}
-        self.mounted.enter_context(mount(pairs, enter=self.passing.enter, leave=self.passing.leave))
+        chosen = {path: module for path, module in self.chosen.items() if path not in self.unseen.inside}
+        pairs = {path: module for path, module in chosen.items() if not readers.get(path)}
+        self.blocks = [self.mounted.enter_context(mount(pairs, enter=self.passing.enter, leave=self.passing.leave))]
         if readers:
-            brief = {path: module for path, module in self.chosen.items() if readers.get(path)}
-            self.mounted.enter_context(mount_endings(brief, self.passing.ended, self.passing.missed))
+            brief = {path: module for path, module in chosen.items() if readers.get(path)}
+            self.blocks.append(self.mounted.enter_context(mount_endings(brief, self.passing.ended, self.passing.missed)))
 
     def _unmount(self) -> None:
         if self.mounted is not None:
@@ -191,6 +197,7 @@ class Session:
         if self.measure.ranks is not None:
             self._receive(wait=True)  # the step before, on all ranks at the same place
         if due:
+            self._say_what_was_unseen()
             self.flying.append(self.measure.flush(step))
             if self.graph is not None:
                 self.flying[-1].tickets["graph"] = self.graph.flush()
@@ -199,6 +206,14 @@ class Session:
             self._receive(wait=False)
         self._clock(due)
         self._begin(step + 1)
+
+    def _say_what_was_unseen(self) -> None:
+        if self.mounted is None or self.graph is not None:
+            return
+        if self.unseen.compiled(block.compiled for block in self.blocks):
+            self._unmount()
+        if not self.unseen.inside:
+            self.unseen.step(calls=bool(self.measure.calls), transformed=self.passing.transformed)
 
     def _clock(self, due: bool) -> None:
         now = time.perf_counter()

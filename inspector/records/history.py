@@ -93,7 +93,8 @@ class History(Saved):
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name} {values[-1]:.4g}" for name, (_, values) in self.scalars.items() if len(values))
-        count = max((len(steps) for steps, _ in self.scalars.values()), default=0)
+        logged = (len(steps) for steps, _ in [*self.scalars.values(), *self.watch.values()])
+        count = max([len(self.stats.steps), *logged])
         found = f"; {len(self.findings)} findings" if self.findings else ""
         return f"History({count} {self.unit}s{': last ' * bool(last)}{last}{found})"
 
