@@ -397,12 +397,20 @@ def test_a_model_that_runs_in_a_transform_only_is_told_of_and_one_that_runs_besi
     assert monitor.history.stats.grid("output", "n").values.tolist() == [[8.0] * 4]
 
 
+@pytest.mark.parametrize("what", ["output", "grad", "param_grad", "param", "update", "state"])
+def test_nothing_is_said_of_a_model_that_runs_as_usual(what):
+    model = small()
+    monitor, said = stepped(lambda x: model(x).sum(), model, lambda: Monitor(model, every=1, what=what), steps=5)
+    assert said == []
+    assert monitor.session.guard.off is None
+
+
 def test_modules_of_which_none_runs_are_told_of_once():
     model = small()
     rare = nn.ModuleDict({"used": model, "unused": nn.Linear(2, 2)})
     _, said = stepped(lambda x: model(x).sum(), model, lambda: Monitor(rare, where="unused", every=1))
     assert len(said) == 1
-    assert "none of them runs" in said[0]
+    assert "none of them runs in this thread" in said[0]
 
 
 def test_monitors_of_compiled_models_leave_the_compiler_as_it_was_in_whatever_order_they_stop():

@@ -42,14 +42,14 @@ class Passing:
         self.attention = Attention()
         self.readers: dict[str, bool] = {}  # does one hook tell all of a module? It was seen to leave its inputs as they are
         self.missed_some = False
-        self.transformed = False  # did a module run inside a transform of torch.func in this step?
+        self.ran = self.transformed = False  # did a module run in this step so that it counts; inside a transform?
 
     def begin_step(self) -> None:
         """Forget the last step; gradients that come late belong to no step."""
         self.gradients.open = False
         self.gradients = Gradients()
         self.seen.clear()
-        self.transformed = False
+        self.ran = self.transformed = False
         self.attention.take_out()
 
     def enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -82,7 +82,9 @@ class Passing:
         if _functorch() is not None:
             self.transformed = True
             return False
-        return torch.is_grad_enabled() or bool(checkpointing())
+        training = torch.is_grad_enabled() or bool(checkpointing())
+        self.ran = self.ran or training
+        return training
 
     def _enter(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Leaves in ``scratch`` where the inputs were measured; None if the call is none of a training step."""

@@ -6,21 +6,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
 
-from inspector.hooks.eager import hook_guards
-from inspector.hooks.mounted import Mounted
-from inspector.hooks.tap import mount, mount_endings, mount_traced
 from inspector.monitor.book import Book
 from inspector.monitor.boundary import Boundary
 from inspector.monitor.guard import Guard
 from inspector.monitor.ingraph import InGraph, is_compiled
 from inspector.monitor.measure import Measure, Step
+from inspector.monitor.mounting import Mounting
 from inspector.monitor.parameters import Parameters, named
 from inspector.monitor.passing import Passing
 from inspector.monitor.ranks import Ranks, key, several
@@ -28,7 +25,6 @@ from inspector.monitor.resolve import resolve
 from inspector.monitor.scalars import Scalars
 from inspector.monitor.schedule import Schedule
 from inspector.monitor.skipped import Skipped
-from inspector.monitor.unseen import Unseen
 from inspector.monitor.watch import Watch
 
 _SAMPLE_EVERY = 10  # steps between two looks at samples (zero fraction, histogram), which cost more than sums do
@@ -58,10 +54,7 @@ class Session:
         self.boundary = Boundary(model, optimizers, of(self._before), of(self._applied), of(self._after), of(self._ended))
         self.skipped = Skipped(model)
         self.flying: deque[Step] = deque()
-        self.mounted: ExitStack | None = None
-        self.blocks: list[Mounted] = []
-        self.unseen = Unseen()
-        self.briefly = False  # are the hooks that are mounted those of a step without samples?
+        self.mounting = Mounting(chosen, self.passing)
         self.dues: dict[int, bool] = {}
         self.graph = (
             InGraph(model, chosen, self.measure, kinds) if is_compiled(model) and {"output", "grad"} & set(kinds) else None
@@ -85,9 +78,7 @@ class Session:
         self.boundary.count = done
         self.boundary.open()
         if self.graph is not None:
-            self.mounted = ExitStack()
-            self.mounted.enter_context(hook_guards())
-            self.mounted.enter_context(mount_traced(self.chosen, self.graph.hooks()))
+            self.mounting.for_graph(self.graph)
         self.skipped.open()
         self.began = time.perf_counter()
         self.guard(self._begin, done + 1)
@@ -96,7 +87,7 @@ class Session:
         """Take all hooks away, wait for what is under way, and close the book."""
         self.boundary.close()
         self.skipped.close()
-        self._unmount()
+        self.mounting.close()
         self.passing.begin_step()
         self.guard(self._finish)
 
@@ -135,27 +126,8 @@ class Session:
         if self.graph is not None:
             self.graph.begin_step()
             return
-        briefly = not self.measure.sampling and not self.passing.grads
-        if not due or briefly != self.briefly or self.passing.missed_some:
-            self._unmount()
-        if due and self.mounted is None and {"output", "grad"} & set(self.kinds):
-            self._mount(briefly)
-
-    def _mount(self, briefly: bool) -> None:
-        """Where it is known how a module treats its inputs, one hook is enough while nothing but outputs is looked at."""
-        self.briefly, self.mounted, self.passing.missed_some = briefly, ExitStack(), False
-        readers = self.passing.readers if briefly else {}
-        chosen = {path: module for path, module in self.chosen.items() if path not in self.unseen.inside}
-        pairs = {path: module for path, module in chosen.items() if not readers.get(path)}
-        self.blocks = [self.mounted.enter_context(mount(pairs, enter=self.passing.enter, leave=self.passing.leave))]
-        if readers:
-            brief = {path: module for path, module in chosen.items() if readers.get(path)}
-            self.blocks.append(self.mounted.enter_context(mount_endings(brief, self.passing.ended, self.passing.missed)))
-
-    def _unmount(self) -> None:
-        if self.mounted is not None:
-            mounted, self.mounted = self.mounted, None
-            mounted.close()
+        if self.passing.outputs or self.passing.grads:
+            self.mounting.for_step(due=due, sampling=self.measure.sampling)
 
     def _before(self, optimizer: Optimizer) -> None:
         self.passing.trained_in_mode = self.model.training
@@ -197,7 +169,8 @@ class Session:
         if self.measure.ranks is not None:
             self._receive(wait=True)  # the step before, on all ranks at the same place
         if due:
-            self._say_what_was_unseen()
+            if self.graph is None:
+                self.mounting.say_what_was_unseen()
             self.flying.append(self.measure.flush(step))
             if self.graph is not None:
                 self.flying[-1].tickets["graph"] = self.graph.flush()
@@ -206,14 +179,6 @@ class Session:
             self._receive(wait=False)
         self._clock(due)
         self._begin(step + 1)
-
-    def _say_what_was_unseen(self) -> None:
-        if self.mounted is None or self.graph is not None:
-            return
-        if self.unseen.compiled(block.compiled for block in self.blocks):
-            self._unmount()
-        if not self.unseen.inside:
-            self.unseen.step(calls=bool(self.measure.calls), transformed=self.passing.transformed)
 
     def _clock(self, due: bool) -> None:
         now = time.perf_counter()

@@ -14,9 +14,9 @@ _TRANSFORMED = (
     "not measured; call the model itself for the steps that are to be looked at"
 )
 _NOTHING = (
-    "at two measured steps no call of a chosen module was seen, though an optimizer stepped: either none of them runs, or "
-    "they run inside a function that was compiled before the monitor started; then call model.compile() and start the "
-    "monitor before the first compiled run, or call torch.compiler.reset() after starting it"
+    "at two measured steps no call of a chosen module was seen, though an optimizer stepped: either none of them runs in "
+    "this thread, or they run inside a function that was compiled before the monitor started; then call model.compile() and "
+    "start the monitor before the first compiled run, or call torch.compiler.reset() after starting it"
 )
 
 
