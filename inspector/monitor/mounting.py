@@ -53,7 +53,7 @@ class Mounting:
         """At the end of a step that was due and eager."""
         if self.stack is None:
             return
-        if self.unseen.compiled(block.compiled for block in self.blocks):
+        if self.unseen.compiled([block.compiled for block in self.blocks]):
             self.close()
         if not self.unseen.inside:
             self.unseen.step(calls=self.passing.ran, transformed=self.passing.transformed)

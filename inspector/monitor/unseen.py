@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 _COMPILED = (
     "{} ran inside a compiled function, whose graph holds no hooks of the monitor, so outputs and their gradients are not "
@@ -29,8 +29,10 @@ class Unseen:
         self.empty = 0  # measured steps without any call; below 0 once there was one
         self.told: set[str] = set()
 
-    def compiled(self, blocks: Iterable[Mapping[str, bool]]) -> bool:
+    def compiled(self, blocks: Sequence[Mapping[str, bool]]) -> bool:
         """Is any module new to ``inside``? blocks: for each module with hooks, whether a graph was made of it."""
+        if not any(True in block.values() for block in blocks):
+            return False  # as nearly always
         new = {path for block in blocks for path, inside in block.items() if inside} - self.inside
         if new and not self.inside:
             named = sorted(new)
