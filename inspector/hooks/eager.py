@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 _lock = threading.Lock()
-_open: list[Any] = []  # one entry per open block; the first holds the stance to restore
-_bound: list[Any] = []  # likewise; the first is the setting to restore
+_open: list[Any] = []  # blocks that want eager runs; see _shared
+_bound: list[Any] = []  # blocks that want graphs bound to hooks
 
 
 @contextmanager
@@ -26,42 +26,42 @@ def eager() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:
         yield
         return
-    _acquire()
-    try:
+    with _shared(_open, _run_eagerly):
         yield
-    finally:
-        _release()
-
-
-def _acquire() -> None:
-    with _lock:
-        if not _open:
-            _open.append(torch.compiler.set_stance("force_eager"))  # set by the call itself, undone by __exit__
-        _open.append(None)
-
-
-def _release() -> None:
-    with _lock:
-        _open.pop()
-        if len(_open) == 1:
-            _open.pop().__exit__(None, None, None)
 
 
 @contextmanager
 def hook_guards() -> Iterator[None]:
     """What is compiled inside is bound to the hooks of its own model: otherwise another instance of the same class, with
     or without hooks, would run this one's code."""
-    from torch._dynamo import config
+    with _shared(_bound, _bind_to_hooks):
+        yield
 
+
+@contextmanager
+def _shared(blocks: list[Any], make: Callable[[], Callable[[], object]]) -> Iterator[None]:
+    """The first block to open makes the setting, and the last one to close undoes it. blocks: how to undo it, then one entry
+    per open block."""
     with _lock:
-        if not _bound:
-            _bound.append(config.skip_nnmodule_hook_guards)
-            config.skip_nnmodule_hook_guards = False
-        _bound.append(None)
+        if not blocks:
+            blocks.append(make())
+        blocks.append(None)
     try:
         yield
     finally:
         with _lock:
-            _bound.pop()
-            if len(_bound) == 1:
-                config.skip_nnmodule_hook_guards = _bound.pop()
+            blocks.pop()
+            if len(blocks) == 1:
+                blocks.pop()()
+
+
+def _run_eagerly() -> Callable[[], object]:
+    stance = torch.compiler.set_stance("force_eager")  # set by the call itself, undone by __exit__
+    return lambda: stance.__exit__(None, None, None)
+
+
+def _bind_to_hooks() -> Callable[[], object]:
+    from torch._dynamo import config
+
+    before, config.skip_nnmodule_hook_guards = config.skip_nnmodule_hook_guards, False
+    return lambda: setattr(config, "skip_nnmodule_hook_guards", before)

@@ -46,15 +46,8 @@ def mount(
     """
     mounted = Mounted(enter, leave, began)
     mounted.last, mounted.numbers = last, numbers
-    try:
-        for path, module in modules.items():
-            if not isinstance(module, torch.jit.ScriptModule):  # of one, coverage tells that it never calls hooks
-                Hook(mounted, path, module)
-        if last:
-            observing(mounted.id)
+    with _on(modules, mounted, Hook):
         yield mounted
-    finally:
-        mounted.close()
 
 
 @contextmanager
@@ -64,12 +57,20 @@ def mount_endings(modules: Mapping[str, nn.Module], ended: Ended, missed: Callab
     somebody else's hook, which may change it, had come to stand behind ours; it does so for the next call no more."""
     mounted = Mounted(None, None, None)
     mounted.ended, mounted.missed = ended, missed
+    with _on(modules, mounted, Ending):
+        yield mounted
+
+
+@contextmanager
+def _on(modules: Mapping[str, nn.Module], mounted: Mounted, hook: type[Hook]) -> Iterator[None]:
+    """A hook of this kind on each module, and none when the block ends."""
     try:
         for path, module in modules.items():
-            if not isinstance(module, torch.jit.ScriptModule):
-                Ending(mounted, path, module)
-        observing(mounted.id)
-        yield mounted
+            if not isinstance(module, torch.jit.ScriptModule):  # of one, coverage tells that it never calls hooks
+                hook(mounted, path, module)
+        if mounted.last:
+            observing(mounted.id)
+        yield
     finally:
         mounted.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import torch
@@ -92,15 +93,9 @@ class Measure:
 
     def put_all(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> None:
         """Reduce many tensors, each into its row; small ones of one shape together, because calls cost more than they."""
-        if self.dense is not None and all(map(is_dense, tensors)):
-            if tensors:
-                self.dense.write_all_dense(rows, tensors, self.sampling)
-            return
         small: dict[Any, list[int]] = {}
-        dense = self._put_dense(rows, tensors)
-        for i, tensor in enumerate(tensors):
-            if i in dense:
-                continue
+        for i in self._put_dense(rows, tensors):
+            tensor = tensors[i]
             if tensor.numel() <= SAMPLE and is_plain(tensor):
                 small.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(i)
             else:
@@ -115,14 +110,14 @@ class Measure:
                 self._note(row, value, value)
             self.table(device).write_all(of_rows, value, self.sampling)
 
-    def _put_dense(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> set[int]:
-        """Reduces the dense ones; which of them those are."""
+    def _put_dense(self, rows: Sequence[int], tensors: Sequence[Tensor]) -> Sequence[int]:
+        """Reduces the dense ones; the places of those that are left."""
         if self.dense is None:
-            return set()
-        at = [i for i, tensor in enumerate(tensors) if is_dense(tensor)]
-        if at:
-            self.dense.write_all_dense([rows[i] for i in at], [tensors[i] for i in at], self.sampling)
-        return set(at)
+            return range(len(tensors))
+        dense = [is_dense(tensor) for tensor in tensors]
+        if any(dense):
+            self.dense.write_all_dense(list(compress(rows, dense)), list(compress(tensors, dense)), self.sampling)
+        return [i for i, done in enumerate(dense) if not done]
 
     def _note(self, row: int, tensor: Tensor, value: Tensor) -> None:
         if type(tensor) is not Tensor and is_sharded(tensor):

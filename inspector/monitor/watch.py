@@ -30,11 +30,11 @@ class Watch:
         self.recent: deque[float] = deque(maxlen=64)
 
     def look(self, step: int, gradients: Sequence[Tensor], scale: Tensor | None, found_inf: Tensor | None) -> None:
-        known = norm_on_host(gradients)
-        if known is not None and scale is None and found_inf is None:
+        known = norm_on_host(gradients) if scale is None and found_inf is None else None
+        if known is not None:
             self.under_way.append((step, Arrival(np.array(known))))
             return
-        norm = _norm_on_device(gradients) if known is None else torch.tensor(known)
+        norm = total_norm(gradients)
         if norm is None:
             return
         if scale is not None:

@@ -67,26 +67,14 @@ def frame_record(step: int, columns: int, values: Column) -> bytes:
 
 def rows_records(kind: str, rows: Rows, names_number: int) -> bytes:
     """Rows that all have the same names: a record for each run of steps that lie equally far apart."""
-    if len(rows) == 1:
-        return _row_record(kind, *rows[0], names_number)
     found = b""
     for run in _runs([step for step, _ in rows]):
-        part = [rows[i] for i in run]
-        values = np.array([list(row.values()) for _, row in part], dtype="<f8")
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and so is not exact
-            exact = bool(np.array_equal(values.astype("<f4").astype("<f8"), values, equal_nan=True))
-        apart = part[1][0] - part[0][0] if len(part) > 1 else 1
-        head = _ROWS.pack(names_number, b"4" if exact else b"8", part[0][0], apart)
-        found += pack(kind, head, values.astype("<f4" if exact else "<f8").tobytes())
+        first, apart = rows[run[0]][0], rows[run[1]][0] - rows[run[0]][0] if len(run) > 1 else 1
+        values = [value for i in run for value in rows[i][1].values()]  # so few that numpy would take longer
+        exact = all(four == value or value != value for four, value in zip(array("f", values), values, strict=True))
+        head = _ROWS.pack(names_number, b"4" if exact else b"8", first, apart)
+        found += pack(kind, head, struct.pack(f"<{len(values)}{'f' if exact else 'd'}", *values))
     return found
-
-
-def _row_record(kind: str, step: int, row: Mapping[str, float], names_number: int) -> bytes:
-    """One row, as each step brings it: numpy would take several times as long for so few numbers."""
-    values = list(row.values())
-    exact = all(four == value or value != value for four, value in zip(array("f", values), values, strict=True))
-    head = _ROWS.pack(names_number, b"4" if exact else b"8", step, 1)
-    return pack(kind, head, struct.pack(f"<{len(values)}{'f' if exact else 'd'}", *values))
 
 
 def histogram_record(step: int, names_number: int, counts: Column) -> bytes:
